@@ -1,0 +1,84 @@
+"""What the sampler needs to know about one row of logits, and what it says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from foveal.core.sampling_params import SamplingParams
+from foveal.engine.execution.sampling.history import TokenHistory
+from foveal.engine.outputs import TokenLogprob
+
+__all__ = ["GuideState", "SampledToken", "SamplingRow"]
+
+MIN_TEMPERATURE = 1e-5
+"""Below it logits / temperature would overflow fp32; the distribution is a point there anyway, so it counts as greedy."""
+
+
+class GuideState(Protocol):
+    """The seam to guided decoding: which tokens may come next. `execution/guided.py` implements it."""
+
+    def write_mask(self, out: torch.Tensor) -> None:
+        """Write a bitmask, int32 [ceil(vocab / 32)] on the CPU: bit i % 32 of word i // 32 allows token i."""
+
+
+@dataclass(slots=True, eq=False)
+class SamplingRow:
+    """The sampling state of one sequence. Make it once per sequence and keep it: penalties then cost O(1) per token.
+
+    `prompt_token_ids` and `output_token_ids` are the sequence's live lists; the sampler never writes to them.
+    `choices` are the choice indices to draw from this row: all n of them when an n-choice prompt completes, else one.
+    `seed` is the request's stream seed (`stream_seed(params)` once at arrival, shared by its n choices).
+    """
+
+    params: SamplingParams
+    prompt_token_ids: Sequence[int]
+    output_token_ids: Sequence[int]
+    seed: int
+    choices: tuple[int, ...] = (0,)
+    eos_token_ids: tuple[int, ...] = ()
+    guide: GuideState | None = None
+    _history: TokenHistory | None = field(default=None, repr=False)
+
+    @property
+    def greedy(self) -> bool:
+        return self.params.temperature < MIN_TEMPERATURE
+
+    @property
+    def has_penalties(self) -> bool:
+        p = self.params
+        return p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0
+
+    @property
+    def forbidden_token_ids(self) -> tuple[int, ...]:
+        """Tokens that would end the output before `min_tokens`; empty once it is reached."""
+        if len(self.output_token_ids) >= self.params.min_tokens:
+            return ()
+        return self.eos_token_ids + self.params.stop_token_ids
+
+    @property
+    def is_plain_greedy(self) -> bool:
+        """The raw argmax is the answer, and nothing but the token is wanted."""
+        return (
+            self.greedy
+            and self.guide is None
+            and self.params.logprobs is None
+            and not self.has_penalties
+            and not self.forbidden_token_ids
+        )
+
+    def history(self) -> TokenHistory:
+        """Counts of the tokens so far, brought up to date: O(tokens since the last call)."""
+        if self._history is None:
+            self._history = TokenHistory(self.prompt_token_ids)
+        self._history.update(self.output_token_ids)
+        return self._history
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    token_id: int
+    logprob: TokenLogprob | None = None

@@ -1,0 +1,165 @@
+"""The front end's side of the preprocessing workers: sends jobs, restarts workers that die."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from foveal.core.errors import EngineDeadError, ImageDecodeError
+from foveal.engine.api import GenerationRequest
+from foveal.engine.child import Child
+from foveal.engine.config import EngineConfig
+from foveal.engine.ipc import Prepare, Prepared, PrepareFailed, StartFailed, StartWorker, WorkerReady
+from foveal.engine.remote_error import rebuild_error
+from foveal.engine.segments import unlink_segment
+
+__all__ = ["PreprocessPool"]
+
+_MODULE = "foveal.engine.preprocess_worker"
+_RESTART_DELAY_S = 0.5
+_log = structlog.get_logger(__name__)
+
+
+class PreprocessPool:
+    """`config.preprocess_workers` processes; a job goes to the one with the fewest image bytes outstanding."""
+
+    def __init__(self, config: EngineConfig, segment_directory: Path) -> None:
+        self._config = config
+        self._directory = segment_directory
+        self._slots: list[_Slot] = []
+        self._job_ids = itertools.count()
+
+    async def start(self) -> WorkerReady:
+        """Start all workers; returns what the first one reports. Raises what a worker fails with."""
+        self._slots = [_Slot(self._config, self._directory) for _ in range(self._config.preprocess_workers)]
+        ready = await asyncio.gather(*(slot.start() for slot in self._slots))
+        return ready[0]
+
+    async def prepare(self, request: GenerationRequest) -> Prepared:
+        """Raises RequestError for input that cannot be used, EngineDeadError if no worker is alive."""
+        alive = [slot for slot in self._slots if slot.is_alive]
+        if not alive:
+            raise EngineDeadError("all preprocessing workers are restarting; retry in a few seconds")
+        job = Prepare(
+            job_id=next(self._job_ids),
+            messages=None if request.messages is None else [dict(m) for m in request.messages],
+            prompt=request.prompt,
+            token_ids=None if request.prompt_token_ids is None else list(request.prompt_token_ids),
+            images=list(request.images),
+            details=list(request.image_details),
+            chat_template_kwargs=request.chat_template_kwargs,
+            add_generation_prompt=request.add_generation_prompt,
+        )
+        return await min(alive, key=lambda slot: slot.outstanding).submit(job)
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(slot.stop() for slot in self._slots))
+
+
+class _Slot:
+    """One worker and its successors."""
+
+    def __init__(self, config: EngineConfig, directory: Path) -> None:
+        self._hello = StartWorker(config.model, str(directory), config.max_image_pixels)
+        self._child: Child | None = None
+        self._jobs: dict[int, tuple[asyncio.Future[Prepared], int]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self._child is not None
+
+    @property
+    def outstanding(self) -> int:
+        return sum(weight for _, weight in self._jobs.values())
+
+    async def start(self) -> WorkerReady:
+        child, ready = await self._spawn()
+        self._child = child
+        self._task = asyncio.create_task(self._supervise())
+        return ready
+
+    async def submit(self, job: Prepare) -> Prepared:
+        child = self._child
+        if child is None:
+            raise EngineDeadError("the preprocessing worker is restarting; retry in a few seconds")
+        future: asyncio.Future[Prepared] = asyncio.get_running_loop().create_future()
+        self._jobs[job.job_id] = (future, 4096 + sum(map(len, job.images)))
+        try:
+            await child.send(job)
+            return await future
+        except ConnectionError:
+            raise EngineDeadError("the preprocessing worker died; retry in a few seconds") from None
+        finally:
+            self._jobs.pop(job.job_id, None)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._child is not None:
+            await self._child.stop()
+            self._child = None
+
+    async def _spawn(self) -> tuple[Child, WorkerReady]:
+        # One thread: many small torch calls beside a busy engine gain nothing from more.
+        child = await Child.start(_MODULE, self._hello, environment={"OMP_NUM_THREADS": "1"})
+        try:
+            message = await child.receive()
+        except asyncio.CancelledError:
+            child.kill()
+            raise
+        if isinstance(message, WorkerReady):
+            return child, message
+        await child.stop(grace_s=0.0)
+        if isinstance(message, StartFailed):
+            raise rebuild_error(message.kind, message.message)
+        raise EngineDeadError(f"a preprocessing worker died while starting (exit code {child.exit_code})")
+
+    async def _supervise(self) -> None:
+        while True:
+            assert self._child is not None
+            while (message := await self._child.receive()) is not None:
+                self._deliver(message)
+            await self._child.stop(grace_s=0.0)
+            _log.warning("preprocess_worker_died", exit_code=self._child.exit_code, jobs=len(self._jobs))
+            self._child = None
+            self._fail_jobs()
+            while self._child is None:
+                try:
+                    self._child, _ = await self._spawn()
+                except Exception as error:
+                    _log.error("preprocess_worker_restart_failed", error=str(error))
+                    await asyncio.sleep(_RESTART_DELAY_S)
+
+    def _deliver(self, message: Any) -> None:
+        if not isinstance(message, Prepared | PrepareFailed):
+            return
+        future, _ = self._jobs.get(message.job_id, (None, 0))
+        if future is None or future.done():
+            self._discard(message)
+        elif isinstance(message, Prepared):
+            future.set_result(message)
+        else:
+            future.set_exception(rebuild_error(message.kind, message.message, message.param))
+
+    def _discard(self, message: Prepared | PrepareFailed) -> None:
+        """The request was cancelled while its images were decoded: nobody else will unlink its pixels."""
+        if isinstance(message, Prepared):
+            unlink_segment(Path(self._hello.segment_directory), message.segment)
+
+    def _fail_jobs(self) -> None:
+        for future, _ in self._jobs.values():
+            if not future.done():
+                future.set_exception(
+                    ImageDecodeError(
+                        "the process that was reading this request's images died; if it happens again with the same "
+                        "image, re-encode it as PNG or JPEG"
+                    )
+                )
