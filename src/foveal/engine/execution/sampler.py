@@ -112,6 +112,8 @@ class Sampler:
         winners = scores == best[draws]
         tokens = torch.full((len(keys),), self.vocab_size, dtype=torch.int64, device=device)
         tokens.scatter_reduce_(0, draws[winners], token_ids[winners], reduce="amin")
+        # Logits with NaN keep nothing: still answer with a valid id, one broken request must not end the others.
+        tokens.clamp_(max=self.vocab_size - 1)
         for position, token in zip(owners, tokens.tolist(), strict=True):
             result[indices[position]].append(token)
 

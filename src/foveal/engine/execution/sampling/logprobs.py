@@ -23,9 +23,7 @@ def token_logprobs(
     """
     logprobs = logits.log_softmax(dim=1)
     counts = [len(ids) for ids in token_ids]
-    rows = torch.arange(len(counts), device=logits.device).repeat_interleave(
-        torch.tensor(counts, device=logits.device)
-    )
+    rows = torch.arange(len(counts), device=logits.device).repeat_interleave(torch.tensor(counts, device=logits.device))
     flat_ids = torch.tensor([token_id for ids in token_ids for token_id in ids], device=logits.device)
     chosen = logprobs[rows, flat_ids]
     ranks = ((logprobs[rows] > chosen.unsqueeze(1)).sum(dim=1) + 1).tolist()

@@ -3,7 +3,7 @@
 There is no generator state to advance, so preemption, recomputation and the company in the batch cannot change what a
 request draws. Tokens are chosen with the Gumbel-max trick: argmax(logit + Gumbel noise of that token) follows
 softmax(logits). We prefer it to one uniform through the inverse CDF because logits that differ by rounding (another
-batch shape, another GEMM kernel) move *every* boundary of a CDF, but flip an argmax only if its two best are that close.
+batch shape, another GEMM kernel) move *every* boundary of a CDF, but flip an argmax only if its two best are as close.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TokenNoise:
 
     def __init__(self, vocab_size: int, device: torch.device | str = "cpu") -> None:
         ids = torch.arange(vocab_size, dtype=torch.int64, device=device)
-        # Scramble ids with a 64-bit finaliser (splitmix64, Steele et al. 2014), once; draws mix their key into the top half.
+        # Scramble the ids once (splitmix64's finaliser, Steele et al. 2014); each draw mixes its key into the top half.
         mixed = (ids + 1) * -0x61C8864680B583EB
         mixed = (mixed ^ _shift_right(mixed, 30)) * -0x40A7B892E31B1A47
         mixed = (mixed ^ _shift_right(mixed, 27)) * -0x6B2FB644ECCEEE15

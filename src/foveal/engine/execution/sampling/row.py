@@ -15,7 +15,7 @@ from foveal.engine.outputs import TokenLogprob
 __all__ = ["GuideState", "SampledToken", "SamplingRow"]
 
 MIN_TEMPERATURE = 1e-5
-"""Below it logits / temperature would overflow fp32; the distribution is a point there anyway, so it counts as greedy."""
+"""Below it logits / temperature may overflow fp32. The distribution is a point there anyway, so it counts as greedy."""
 
 
 class GuideState(Protocol):
