@@ -90,8 +90,22 @@ class Request:
     block_table: list[int] = field(default_factory=list)
     scheduled_s: float | None = None
     """When it first left the queue."""
+    first_token_s: float | None = None
+    """When its first output token was committed; a forked choice has its parent's."""
     finish_reason: FinishReason | None = None
     stop_token_id: int | None = None
+
+    # The scheduler's own bookkeeping; nobody else writes it.
+    fanout: int = 1
+    """Choices this request stands for: sampling.n until its prompt is complete and the others are forked, then 1."""
+    number: int = 0
+    """Order of adding; breaks ties between equal arrival times."""
+    rank: tuple[int, float, int] = (0, 0.0, 0)
+    """(effective priority at admission, arrival_s, number): order among running requests, lowest first."""
+    block_keys: list[bytes] = field(default_factory=list)
+    """Prefix keys of its first full blocks, as far as they were needed; outlive a preemption."""
+    num_registered_blocks: int = 0
+    """Blocks of `block_table` already offered to the prefix cache."""
 
     def __post_init__(self) -> None:
         if not self.group_id:

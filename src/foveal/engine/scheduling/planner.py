@@ -1,0 +1,220 @@
+"""Plans one step: what to compute, for whom, and who gives way.
+
+In this order: an urgent request may displace lower classes; running requests that need one more token; running prompts
+in chunks, better waiting ones before them; waiting requests. All share one token budget.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from foveal.core.priority import is_urgent
+from foveal.engine.scheduling.config import SchedulerConfig
+from foveal.engine.scheduling.ledger import RequestLedger
+from foveal.engine.scheduling.plan import BlockCopy, StepPlan
+from foveal.engine.scheduling.policy import admission_victims, choose_victim, queue_level
+from foveal.engine.scheduling.request import ImageSpan, Request, RequestStatus
+from foveal.engine.scheduling.step_draft import StepDraft
+from foveal.engine.scheduling.waiting_queue import LOOKAHEAD
+
+__all__ = ["StepPlanner"]
+
+
+def _span_end(span: ImageSpan) -> int:
+    return span.end
+
+
+class StepPlanner:
+    """Moves requests between the states of the ledger and hands out tokens, blocks and encoder time."""
+
+    def __init__(self, config: SchedulerConfig, ledger: RequestLedger) -> None:
+        self._config = config
+        self._ledger = ledger
+        self.max_num_seqs = config.max_num_seqs
+
+    def plan_step(self, now_s: float) -> StepPlan:
+        """Never empty while there are unfinished requests."""
+        ledger = self._ledger
+        step = StepDraft(
+            now_s=now_s,
+            tokens_left=self._config.max_num_batched_tokens,
+            admits=self._config.batching == "continuous" or not ledger.running,
+        )
+        ledger.vision.begin_step()
+        if step.admits and ledger.running:
+            self._displace_for_urgent(step)
+        for request in self._schedule_decodes(step):
+            if step.tokens_left <= 0:
+                break
+            if request.status is not RequestStatus.RUNNING:
+                continue  # gave way to one before it
+            self._admit_waiting(step, better_than=request.rank[0])
+            self._schedule_chunk(request, step)
+        self._admit_waiting(step)
+        encode, evicted = ledger.vision.end_step()
+        return StepPlan(tuple(step.rows), encode, tuple(step.copies), evicted, tuple(step.preempted))
+
+    def _schedule_decodes(self, step: StepDraft) -> list[Request]:
+        """Rows for running requests that lack one token; returns the others, which wait for what is left."""
+        running = self._ledger.running
+        prompts: list[Request] = []
+        position = 0
+        while position < len(running):
+            request = running[position]
+            if request.num_tokens - request.num_computed_tokens > 1:
+                prompts.append(request)
+            elif step.tokens_left > 0:
+                self._schedule_chunk(request, step)
+            # A request that had to give way itself is no longer in the list; victims come after it.
+            if request.status is RequestStatus.RUNNING:
+                position += 1
+        return prompts
+
+    def _schedule_chunk(self, request: Request, step: StepDraft) -> None:
+        """Compute as much of a running request as budget, blocks and images allow."""
+        start = request.num_computed_tokens
+        end = self._chunk_end(request, start, step)
+        if end <= start or not self._ensure_blocks(request, end, step):
+            return
+        possible = self._ledger.vision.reserve(request, start, end)
+        step.images_wait |= possible < end
+        if possible > start:
+            step.add_row(request, possible)
+
+    def _chunk_end(self, request: Request, start: int, step: StepDraft) -> int:
+        """Where a chunk from `start` ends within the token budget; `start` if it must wait.
+
+        With atomic image spans a cut inside a span moves to before it. A span at the very start of the chunk may exceed
+        what is left once per step: otherwise one longer than the budget would wait for ever.
+        """
+        if step.tokens_left <= 0:
+            return start
+        end = min(request.num_tokens, start + step.tokens_left)
+        if not self._config.atomic_image_spans or start >= request.num_prompt_tokens:
+            return end
+        position = bisect_right(request.spans, end, key=_span_end)
+        if position == len(request.spans) or request.spans[position].offset >= end:
+            return end
+        span = request.spans[position]
+        if span.offset > start:
+            return span.offset
+        return start if step.has_prefill else span.end
+
+    def _ensure_blocks(self, request: Request, end: int, step: StepDraft) -> bool:
+        """Give a running request blocks for positions up to `end`, and a block of its own to write its first one to.
+
+        Preempts requests of lower rank if there are too few. False if it had to give way itself.
+        """
+        ledger = self._ledger
+        table, pool = request.block_table, ledger.pool
+        missing = ledger.blocks_for(end) - len(table)
+        first = request.num_computed_tokens // self._config.block_size
+        # After a fork the last, partly filled block belongs to several choices: copy on write.
+        copies = first < len(table) and pool.ref_count(table[first]) > 1
+        if missing <= 0 and not copies:
+            return True
+        while pool.num_available < missing + copies:
+            victim = choose_victim(ledger.running, request, step.scheduled.__contains__)
+            ledger.preempt(victim)
+            step.preempted.append(victim.request_id)
+            step.admits = False
+            if victim is request:
+                return False
+            copies = first < len(table) and pool.ref_count(table[first]) > 1
+        if copies:
+            source = table[first]
+            (target,) = pool.allocate(1)
+            # The source cannot be overwritten before it is copied: copies run before any row of the step writes.
+            pool.release((source,))
+            table[first] = target
+            step.copies.append(BlockCopy(source, target))
+        if missing > 0:
+            table.extend(pool.allocate(missing))
+        return True
+
+    def _admit_waiting(self, step: StepDraft, better_than: int | None = None) -> None:
+        """Admit waiting requests in order, as long as they fit; with `better_than` only those of a better level."""
+        ledger = self._ledger
+        while step.admits and len(step.skipped) < LOOKAHEAD:
+            request = ledger.waiting.best(step.now_s, ledger.vision.encode_sizes, step.skipped)
+            if request is None:
+                break
+            if better_than is not None and queue_level(request, step.now_s, self._config.ageing_s) >= better_than:
+                break
+            self._try_admit(request, step)
+
+    def _try_admit(self, request: Request, step: StepDraft) -> None:
+        """Admit one request and schedule its first chunk. Else either skip it or end this step's admissions."""
+        ledger = self._ledger
+        if self._missing_seqs(request) > 0:
+            step.admits = False
+            return
+        hit = self._match(request)
+        start = len(hit) * self._config.block_size
+        end = self._chunk_end(request, start, step)
+        # A static batch is formed at once, with or without tokens left for everybody's first chunk.
+        out_of_tokens = end <= start and self._config.batching == "continuous"
+        if out_of_tokens or self._missing_blocks(request, hit) > 0:
+            # Nobody overtakes: otherwise small requests could keep a large one waiting for ever.
+            step.admits = False
+            return
+        possible = end
+        if end > start:
+            # Once an image has to wait, no other one goes ahead of it, cached or not; text may.
+            blocked = step.images_wait and ledger.vision.needs_features(request, start)
+            possible = start if blocked else ledger.vision.reserve(request, start, end)
+            step.images_wait |= possible < end
+            if possible == start:
+                step.skipped.add(request.request_id)
+                return
+        ledger.start(request, hit, step.now_s)
+        if possible > start:
+            step.add_row(request, possible)
+
+    def _displace_for_urgent(self, step: StepDraft) -> None:
+        """Preempt lower classes if the first waiting request is urgent and does not fit otherwise."""
+        ledger = self._ledger
+        request = ledger.waiting.best(step.now_s)
+        if request is None or not is_urgent(request.priority, step.now_s - request.arrival_s):
+            return
+        if all(other.priority <= request.priority for other in ledger.running):
+            return
+        missing_seqs = self._missing_seqs(request)
+        missing_blocks = self._missing_blocks(request, self._match(request))
+        if missing_seqs <= 0 and missing_blocks <= 0:
+            return
+        for victim in admission_victims(
+            ledger.running,
+            request,
+            missing_seqs,
+            missing_blocks,
+            ledger.exclusive_blocks,
+            step.now_s,
+            self._config.ageing_s,
+        ):
+            ledger.preempt(victim)
+            step.preempted.append(victim.request_id)
+
+    def _match(self, request: Request) -> list[int]:
+        return self._ledger.prefix.match(request) if self._config.uses_prefix_cache else []
+
+    def _missing_seqs(self, request: Request) -> int:
+        """Sequences too many if the request were admitted; <= 0 is enough."""
+        return self._ledger.num_seqs + request.fanout - self.max_num_seqs if self._ledger.running else 0
+
+    def _missing_blocks(self, request: Request, hit: Sequence[int]) -> int:
+        """Blocks that lack to admit a request whose first blocks are `hit`; <= 0 is enough.
+
+        All its present tokens get blocks at once, so that no prompt is preempted by its own length. Beside running
+        requests a reserve stays free for their growth, and a preempted request also waits for one block per running
+        one: else it would be displaced again at once.
+        """
+        ledger = self._ledger
+        pool = ledger.pool
+        blocks = ledger.blocks_for(request.num_tokens) - len(hit) + pool.count_cached(hit)
+        if ledger.running:
+            blocks += int(self._config.watermark * pool.num_blocks)
+            if request.num_preemptions:
+                blocks += len(ledger.running)
+        return blocks - pool.num_available

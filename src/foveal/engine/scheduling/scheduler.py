@@ -1,0 +1,258 @@
+"""Decides what each engine step computes. Pure: no torch, no clock, no threads.
+
+    plan = scheduler.schedule(now_s)         # ids and integers
+    samples = runner.execute(plan)           # owns tensors
+    events = scheduler.commit(plan, samples, now_s)
+
+Requests may be added, aborted or finished at any time, also between `schedule` and `commit`: rows of requests that are
+gone are ignored. `planner.py` decides, `ledger.py` keeps the accounts.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from foveal.core.errors import IntegrityError, InvalidRequestError, OverloadedError
+from foveal.engine.scheduling.admission import check_request
+from foveal.engine.scheduling.config import SchedulerConfig
+from foveal.engine.scheduling.events import TokenEvent
+from foveal.engine.scheduling.ledger import RequestLedger
+from foveal.engine.scheduling.plan import StepPlan
+from foveal.engine.scheduling.planner import StepPlanner
+from foveal.engine.scheduling.request import FinishReason, Request, RequestStatus
+from foveal.engine.scheduling.stats import SchedulerStats
+from foveal.engine.scheduling.stopping import finish_reason_after
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """Continuous batching over a paged KV pool, with chunked prefill, prefix and feature caches, and preemption."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self._eos_token_ids = frozenset(config.eos_token_ids)
+        self._ledger = RequestLedger(config)
+        self._planner = StepPlanner(config, self._ledger)
+        self._deadlines: list[tuple[float, str]] = []
+        self._in_flight: StepPlan | None = None
+
+    # --- requests come and go ---------------------------------------------------------------------------------------
+
+    def add(self, request: Request, now_s: float) -> None:
+        """Queue a request.
+
+        Raises InvalidRequestError or PromptTooLongError if it can never be served, OverloadedError if the queue is
+        full. A request with sampling.n > 1 stands for all its choices until its prompt is complete.
+        """
+        check_request(request, self.config)
+        if request.request_id in self._ledger.requests or request.request_id in self._ledger.groups:
+            raise InvalidRequestError(
+                f"request id {request.request_id!r} is in use; choose another one", param="request_id"
+            )
+        num_waiting = len(self._ledger.waiting)
+        if num_waiting >= self.config.max_waiting:
+            raise OverloadedError(
+                f"{num_waiting} requests are waiting; the limit is {self.config.max_waiting}. Try again later.",
+                retry_after_s=self.config.retry_after_s,
+            )
+        self._ledger.enqueue(request)
+        self._watch_deadline(request)
+
+    def abort(self, request_id: str) -> Request | None:
+        """End one choice with ABORT and free what it holds. None if it is not known (any more)."""
+        return self.finish(request_id, FinishReason.ABORT)
+
+    def abort_group(self, group_id: str) -> list[Request]:
+        """End all choices of a request with ABORT."""
+        names = tuple(self._ledger.groups.get(group_id, ()))
+        return [request for name in names if (request := self.abort(name))]
+
+    def finish(self, request_id: str, reason: FinishReason) -> Request | None:
+        """End a request for a reason that the front end found, such as a stop string. None if it is not known."""
+        request = self._ledger.requests.get(request_id)
+        if request is not None:
+            self._ledger.end(request, reason)
+        return request
+
+    def expire(self, now_s: float) -> list[Request]:
+        """End requests whose deadline has passed with TIMEOUT, waiting or running."""
+        expired = []
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            deadline_s, request_id = heapq.heappop(self._deadlines)
+            request = self._ledger.requests.get(request_id)
+            if request is not None and request.deadline_s == deadline_s:
+                self._ledger.end(request, FinishReason.TIMEOUT)
+                expired.append(request)
+        return expired
+
+    def preempt(self, request_id: str) -> bool:
+        """Send a running request back to the queue: memory pressure, or a test. False if it does not run."""
+        request = self._ledger.requests.get(request_id)
+        if request is None or request.status is not RequestStatus.RUNNING:
+            return False
+        self._ledger.preempt(request)
+        return True
+
+    def drop_feature(self, content_hash: bytes) -> list[Request]:
+        """The encoder failed on this image: end the running requests that need it with ERROR and forget it.
+
+        Call it before `commit`; the rows of other requests are then still good.
+        """
+        failed = self._ledger.vision.holders(content_hash, self._ledger.running)
+        for request in failed:
+            self._ledger.end(request, FinishReason.ERROR)
+        self._ledger.vision.forget(content_hash)
+        return failed
+
+    def clear_caches(self) -> None:
+        """Forget all prefixes, for benchmarks and after a change of weights. Running requests go on."""
+        self._ledger.pool.clear_cache()
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def get(self, request_id: str) -> Request | None:
+        """An unfinished request."""
+        return self._ledger.requests.get(request_id)
+
+    @property
+    def has_unfinished(self) -> bool:
+        return bool(self._ledger.requests)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._ledger.running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._ledger.waiting)
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences that may run at once, at most config.max_num_seqs. Lowering it preempts nobody."""
+        return self._planner.max_num_seqs
+
+    @max_num_seqs.setter
+    def max_num_seqs(self, limit: int) -> None:
+        self._planner.max_num_seqs = max(1, min(limit, self.config.max_num_seqs))
+
+    def stats(self) -> SchedulerStats:
+        ledger = self._ledger
+        return SchedulerStats(
+            num_running=len(ledger.running),
+            num_waiting=len(ledger.waiting),
+            kv_blocks_total=ledger.pool.num_blocks,
+            kv_blocks_owned=ledger.pool.num_owned,
+            kv_blocks_cached=ledger.pool.num_cached,
+            feature_cache_bytes=ledger.vision.num_bytes,
+            feature_pinned_bytes=ledger.vision.pinned_bytes,
+            feature_cache_queries=ledger.vision.num_queries,
+            feature_cache_hits=ledger.vision.num_hits,
+            counters=replace(ledger.counters),
+        )
+
+    def check_integrity(self, idle: bool = False) -> None:
+        """Raises IntegrityError if blocks, pins or queues do not add up; with `idle`, if anything is held at all."""
+        self._ledger.check(idle=idle)
+
+    # --- one step ---------------------------------------------------------------------------------------------------
+
+    def schedule(self, now_s: float) -> StepPlan:
+        """What the next step computes. A plan with rows must be given back by `commit` or `fail`.
+
+        Never empty while there are unfinished requests.
+        """
+        if self._in_flight is not None:
+            raise IntegrityError("schedule() is called before the plan in flight was committed")
+        plan = self._planner.plan_step(now_s)
+        if plan.rows:
+            self._in_flight = plan
+        return plan
+
+    def commit(self, plan: StepPlan, samples: Mapping[str, Sequence[int]], now_s: float) -> list[TokenEvent]:
+        """Account for an executed plan; `samples` has `num_samples` token ids for every row that asked for some.
+
+        Returns one event per request that got tokens, forked choices included. Speculative decoding fits in here: a row
+        then computes 1 + drafts positions and gets the accepted tokens, and `num_computed_tokens` advances to the last
+        accepted position instead of `row.end`. Blocks are registered and features unpinned by committed tokens only, so
+        a rejected draft needs no other rollback: its KV is overwritten.
+        """
+        self._take(plan)
+        ledger = self._ledger
+        uses_prefix, block_size = self.config.uses_prefix_cache, self.config.block_size
+        ledger.counters.steps += bool(plan.rows)
+        ledger.counters.encoded_images += len(plan.encode)
+        events: list[TokenEvent] = []
+        for row in plan.rows:
+            request = ledger.requests.get(row.request_id)
+            if request is None or request.status is not RequestStatus.RUNNING:
+                continue  # aborted, finished or preempted since
+            if request.num_computed_tokens != row.start:
+                raise IntegrityError(f"{row} does not continue at {request.num_computed_tokens}")
+            request.num_computed_tokens = row.end
+            if request.spans and row.start < request.spans[-1].end:
+                ledger.vision.release_passed(request)
+            if uses_prefix and row.end // block_size > request.num_registered_blocks:
+                ledger.prefix.register(request)
+            if not row.num_samples:
+                continue
+            tokens = samples.get(row.request_id, ())
+            if len(tokens) != row.num_samples:
+                raise IntegrityError(f"{row} got {len(tokens)} samples")
+            if request.first_token_s is None:
+                request.first_token_s = now_s
+                ledger.counters.prompt_tokens += request.num_prompt_tokens
+            choices = [request]
+            if request.fanout > 1:
+                choices += ledger.fork(request)
+                for child in choices[1:]:
+                    self._watch_deadline(child)
+            events.extend(self._accept(choice, (token,)) for choice, token in zip(choices, tokens, strict=True))
+        return events
+
+    def fail(self, plan: StepPlan) -> list[Request]:
+        """The plan could not be executed: end its requests with ERROR. Nothing it should have computed counts."""
+        self._take(plan)
+        failed = [request for row in plan.rows if (request := self.finish(row.request_id, FinishReason.ERROR))]
+        for item in plan.encode:
+            self._ledger.vision.forget(item.content_hash)
+        return failed
+
+    # --- details ----------------------------------------------------------------------------------------------------
+
+    def _take(self, plan: StepPlan) -> None:
+        if plan.rows and plan is not self._in_flight:
+            raise IntegrityError("this is not the plan in flight")
+        self._in_flight = None
+
+    def _accept(self, request: Request, tokens: Sequence[int]) -> TokenEvent:
+        """Append committed tokens up to the first that ends the request."""
+        reason = None
+        count = 0
+        for token in tokens:
+            request.output_token_ids.append(token)
+            count += 1
+            reason = finish_reason_after(request, self._eos_token_ids, self.config.context_limit)
+            if reason is not None:
+                break
+        self._ledger.counters.generation_tokens += count
+        if reason is not None:
+            self._ledger.end(request, reason)
+        elif not self.config.kv_cache:
+            request.num_computed_tokens = 0
+        return TokenEvent(request, tuple(tokens[:count]), reason)
+
+    def _watch_deadline(self, request: Request) -> None:
+        if request.deadline_s is None:
+            return
+        heapq.heappush(self._deadlines, (request.deadline_s, request.request_id))
+        if len(self._deadlines) > 64 + 2 * len(self._ledger.requests):
+            # Most entries belong to requests that are done.
+            self._deadlines = [
+                entry
+                for entry in self._deadlines
+                if (known := self._ledger.requests.get(entry[1])) is not None and known.deadline_s == entry[0]
+            ]
+            heapq.heapify(self._deadlines)
