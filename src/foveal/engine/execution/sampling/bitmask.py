@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from foveal.engine.execution.sampling.row import SamplingRow
@@ -12,10 +13,10 @@ __all__ = ["apply_guides", "unpack_bitmask"]
 
 
 def unpack_bitmask(bitmask: torch.Tensor, vocab_size: int) -> torch.Tensor:
-    """int32 [rows, ceil(vocab / 32)] -> bool [rows, vocab]; bit i % 32 of word i // 32 is token i."""
-    shifts = torch.arange(32, dtype=torch.int32, device=bitmask.device)
-    bits = (bitmask.unsqueeze(2) >> shifts) & 1
-    return bits.flatten(1)[:, :vocab_size].bool()
+    """int32 [rows, ceil(vocab / 32)] on the CPU -> bool [rows, vocab]; bit i % 32 of word i // 32 is token i."""
+    words = bitmask.numpy().astype("<i4", copy=False)
+    bits = np.unpackbits(words.view(np.uint8), axis=1, count=vocab_size, bitorder="little")
+    return torch.from_numpy(bits.view(np.bool_))
 
 
 def apply_guides(processed: torch.Tensor, raw: torch.Tensor, rows: Sequence[SamplingRow]) -> None:
@@ -33,7 +34,7 @@ def apply_guides(processed: torch.Tensor, raw: torch.Tensor, rows: Sequence[Samp
         guide = rows[i].guide
         if guide is not None:
             guide.write_mask(line)
-    allowed = unpack_bitmask(words.to(processed.device), vocab)
+    allowed = unpack_bitmask(words, vocab).to(processed.device)
     masked = processed[guided].masked_fill_(~allowed, float("-inf"))
     stuck = masked.amax(dim=1) == float("-inf")
     if bool(stuck.any()):
