@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from foveal.kernels.attention_plan import AttentionPlan
 
 __all__ = ["AttentionBatch", "KVCache"]
 
@@ -49,3 +53,5 @@ class AttentionBatch:
     span_ids: list[torch.Tensor | None] | None = None
     """For models with bidirectional image spans: per row None, or [kv_len] with the span number of each position and -1
     for text."""
+    plan: AttentionPlan | None = field(default=None, init=False, repr=False, compare=False)
+    """Indices derived from the fields above, built by the first layer and shared by the others."""

@@ -1,0 +1,156 @@
+"""LanguageModel over a transformers model: vision tower and embeddings from there, decoder fused or injected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from foveal.core.errors import ConfigurationError, IntegrityError
+from foveal.core.model_spec import ModelSpec
+from foveal.kernels.attention_batch import KVCache
+from foveal.models.attention_interface import attention_step, use_paged_attention
+from foveal.models.base import ModelStep
+from foveal.models.decoder import FusedDecoder, unsupported_reason
+from foveal.models.family import Family, VisionFamily
+from foveal.models.image_input import ImageInput, PromptInput
+
+__all__ = ["DecoderKind", "TransformersModel"]
+
+DecoderKind = Literal["auto", "fused", "hf"]
+
+
+class TransformersModel:
+    """Any supported family. One step at a time: not for use from several threads at once.
+
+    `decoder`: "fused" is our own implementation of Llama-shaped stacks, "hf" transformers' with our attention
+    injected (the oracle, and the fallback for other shapes), "auto" the first where it fits.
+    """
+
+    def __init__(self, model: PreTrainedModel, family: Family, decoder: DecoderKind = "auto") -> None:
+        """Takes over `model`. Raises ConfigurationError if "fused" is demanded and the stack is not Llama-shaped."""
+        self.hf_model = model.eval().requires_grad_(False)
+        self.family = family
+        self.core: PreTrainedModel = model.model if family.supports_images else model
+        self.dtype = model.dtype
+        self.device = model.device
+        self._embed = model.get_input_embeddings()
+        self._head = model.get_output_embeddings()
+        self._stack = model.get_decoder()
+        self.spec = _spec_of(model, family)
+        self._softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        if isinstance(family, VisionFamily):
+            family.prepare_model(model)
+        use_paged_attention(model)
+        reason = unsupported_reason(self._stack)
+        if decoder == "fused" and reason is not None:
+            raise ConfigurationError(
+                f"decoder 'fused' was asked for, but the text stack of {family.model_type} is not Llama-shaped: {reason}. "
+                "Use decoder 'auto'."
+            )
+        self.fused: FusedDecoder | None = None if decoder == "hf" or reason is not None else FusedDecoder(self._stack)
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[ImageInput]) -> list[torch.Tensor]:
+        """See LanguageModel. Images of one call may differ in tiles or, in Qwen's families, in size."""
+        assert isinstance(self.family, VisionFamily), f"{self.family.model_type} has no vision tower"
+        if not images:
+            return []
+        inputs = self.family.encode_inputs([self._tensors(image) for image in images])
+        output = self.core.get_image_features(**inputs, return_dict=True)
+        levels = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
+        features = torch.cat([_rows(level, self.spec.hidden_size) for level in levels], -1).to(self.dtype)
+        counts = [image.num_tokens for image in images]
+        if len(features) != sum(counts):
+            raise IntegrityError(
+                f"the vision tower of {self.spec.model_type} returned {len(features)} features for {len(images)} images, "
+                f"the processor expected {counts}: its processor_config.json does not fit its config.json"
+            )
+        # Copies, because a cached view would keep the features of the whole batch alive.
+        return [part.clone() for part in features.split(counts)] if len(images) > 1 else [features]
+
+    def rope_positions(self, prompt: PromptInput) -> tuple[torch.Tensor, int]:
+        """See LanguageModel."""
+        return self.family.rope_positions(self.core, prompt)
+
+    @torch.inference_mode()
+    def forward(self, step: ModelStep, kv_cache: KVCache) -> torch.Tensor:
+        """See LanguageModel. Raises IntegrityError if image features do not fit the mask."""
+        embeddings, image_rows, deepstack = self._embed_step(step)
+        if self.fused is not None:
+            return self.fused(embeddings, step.positions, step.attention, kv_cache, image_rows, deepstack)
+        extra = {}
+        if deepstack:
+            extra = {"visual_pos_masks": step.image_mask[None], "deepstack_visual_embeds": deepstack}
+        positions = step.positions if step.positions.shape[0] == 1 else step.positions[:, None]
+        with attention_step(step.attention, kv_cache):
+            output = self._stack(
+                inputs_embeds=embeddings[None], position_ids=positions, attention_mask=None, use_cache=False, **extra
+            )
+        return output.last_hidden_state[0]
+
+    @torch.inference_mode()
+    def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See LanguageModel."""
+        logits = self._head(hidden).float()
+        if self._softcap is not None:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        return logits
+
+    def _embed_step(self, step: ModelStep) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
+        """Embeddings with image features in place, rows of image tokens, features to add per deepstack level."""
+        if step.image_mask is None or step.image_features is None:
+            return self._embed(step.token_ids), None, []
+        # The placeholder's id may lie outside the embedding table.
+        embeddings = self._embed(step.token_ids.masked_fill(step.image_mask, 0))
+        rows = step.image_mask.nonzero()[:, 0]
+        hidden = self.spec.hidden_size
+        if step.image_features.shape != (len(rows), self.spec.feature_width):
+            raise IntegrityError(
+                f"image features are {tuple(step.image_features.shape)}; the step's image mask needs "
+                f"{(len(rows), self.spec.feature_width)}"
+            )
+        first, *deepstack = step.image_features.to(embeddings.dtype).split(hidden, -1)
+        embeddings.index_copy_(0, rows, first)
+        return embeddings, rows, deepstack
+
+    def _tensors(self, image: ImageInput) -> dict[str, torch.Tensor]:
+        tensors = {}
+        for name, array in image.arrays.items():
+            tensor = torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
+            tensors[name] = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+        return tensors
+
+
+def _rows(features: torch.Tensor | Sequence[torch.Tensor], width: int) -> torch.Tensor:
+    """One [N, width] tensor of what get_image_features returns: a tensor, or one per image or per sample."""
+    if not isinstance(features, torch.Tensor):
+        features = torch.cat([part.reshape(-1, width) for part in features])
+    return features.reshape(-1, width)
+
+
+def _spec_of(model: PreTrainedModel, family: Family) -> ModelSpec:
+    text = model.config.get_text_config()
+    num_heads = text.num_attention_heads
+    generation = getattr(model, "generation_config", None)
+    eos_ids: list[int] = []
+    for source in (generation, model.config, text):
+        found = getattr(source, "eos_token_id", None)
+        eos_ids += found if isinstance(found, list) else [] if found is None else [found]
+    return ModelSpec(
+        model_type=family.model_type,
+        num_layers=text.num_hidden_layers,
+        num_heads=num_heads,
+        num_kv_heads=getattr(text, "num_key_value_heads", None) or num_heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // num_heads,
+        hidden_size=text.hidden_size,
+        vocab_size=model.get_output_embeddings().out_features,
+        max_model_len=text.max_position_embeddings,
+        eos_token_ids=tuple(dict.fromkeys(eos_ids)),
+        feature_width=text.hidden_size * (1 + family.deepstack_levels(model.config)),
+        atomic_image_spans=family.atomic_image_spans,
+        supports_images=family.supports_images,
+    )

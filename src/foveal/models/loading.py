@@ -1,0 +1,141 @@
+"""Load a checkpoint: the model with its weights, or the processor alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from foveal.core.errors import ModelLoadError
+from foveal.models.language_model import DecoderKind, TransformersModel
+from foveal.models.precision import DTypeName, resolve_dtype
+from foveal.models.processing.processor import Processor
+from foveal.models.registry import family_of
+
+__all__ = ["load_model", "load_processor"]
+
+# Buffers that old checkpoints still carry and that transformers computes today.
+_HARMLESS_KEYS = re.compile(r"rotary_emb\.inv_freq$|position_ids$|\.attn\.(masked_)?bias$")
+
+
+def load_model(
+    model: str | Path,
+    *,
+    dtype: DTypeName = "auto",
+    device: str | torch.device = "cpu",
+    decoder: DecoderKind = "auto",
+) -> TransformersModel:
+    """Load a directory or hub id into memory, ready for `forward`.
+
+    Weights must be safetensors (pickled ones can run code) and fit the config exactly: a missing, unexpected or
+    wrongly shaped tensor or a NaN is a ModelLoadError, never a model that quietly answers nonsense. For `dtype` see
+    `resolve_dtype`, for `decoder` TransformersModel.
+    """
+    source = _existing(model)
+    family = family_of(_model_type(source))
+    device = torch.device(device)
+    with _quiet(), _explained(source):
+        config = transformers.AutoConfig.from_pretrained(source)
+        stored = config.dtype or config.get_text_config().dtype
+        loaded, info = getattr(transformers, family.auto_class).from_pretrained(
+            source,
+            config=config,
+            dtype=resolve_dtype(dtype, stored, device),
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    _refuse_wrong_keys(source, info)
+    _refuse_bad_numbers(source, loaded)
+    return TransformersModel(loaded.to(device), family, decoder)
+
+
+def load_processor(model: str | Path, *, chat_template: str | None = None) -> Processor:
+    """Load tokenizer, image processor and chat template of a directory or hub id; no weights.
+
+    A Processor pickles as its source, so that each worker process loads its own. Raises ModelLoadError.
+    """
+    source = _existing(model)
+    family = family_of(_model_type(source))
+    with _quiet(), _explained(source):
+        return Processor.load(source, family, chat_template=chat_template)
+
+
+def _existing(model: str | Path) -> str:
+    source = str(Path(model).expanduser()) if Path(model).expanduser().exists() else str(model)
+    path = Path(source)
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise ModelLoadError(f"{source} has no config.json. Point to the directory that holds the checkpoint.")
+    elif isinstance(model, Path) or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise ModelLoadError(f"there is no directory {source}. Give a checkpoint directory or a hub id like org/name.")
+    return source
+
+
+def _model_type(source: str) -> str:
+    with _quiet(), _explained(source):
+        values, _ = PreTrainedConfig.get_config_dict(source)
+    found = values.get("model_type")
+    if not found:
+        raise ModelLoadError(f"config.json of {source} names no model_type. Use a checkpoint in transformers' format.")
+    return str(found)
+
+
+def _refuse_wrong_keys(source: str, info: dict[str, Any]) -> None:
+    problems = []
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(str(key) for key in info.get(kind, ()) if not _HARMLESS_KEYS.search(str(key)))
+        if names:
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            problems.append(f"{kind.removesuffix('_keys')}: {shown}")
+    if problems:
+        raise ModelLoadError(
+            f"the weights of {source} do not fit its config.json ({'; '.join(problems)}). Download the checkpoint again, "
+            "or convert it to transformers' format."
+        )
+
+
+def _refuse_bad_numbers(source: str, model: PreTrainedModel) -> None:
+    for name, parameter in model.named_parameters():
+        # A sum is one pass without a temporary; it is finite unless an element is not (or, rarely, it overflows).
+        if not torch.isfinite(parameter.sum(dtype=torch.float32)) and not torch.isfinite(parameter).all():
+            raise ModelLoadError(
+                f"{name} of {source} holds NaN or infinity. The checkpoint is damaged: download or convert it again."
+            )
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Turn what transformers and safetensors raise into a ModelLoadError with a remedy."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ModelLoadError(f"a safetensors file of {source} is damaged ({error}). Download it again.") from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:500]
+        raise ModelLoadError(
+            f"{source} could not be loaded: {reason}. Check that the checkpoint is complete (config.json, *.safetensors, "
+            "tokenizer files) and in transformers' format; a hub id needs network access the first time."
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' load report and progress bars: we raise instead of printing."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
