@@ -30,11 +30,12 @@ from foveal.engine.api import EngineStats, GenerationRequest, ModelCard
 from foveal.engine.config import EngineConfig
 from foveal.engine.engine_link import EngineLink, StreamItem
 from foveal.engine.ipc import AddRequest, Prepared, Ready, TokenEvent
-from foveal.engine.outputs import RequestMetrics, RequestOutput
 from foveal.engine.output_stream import OutputStream
+from foveal.engine.outputs import RequestMetrics, RequestOutput
 from foveal.engine.preprocess_pool import PreprocessPool
 from foveal.engine.scheduling.request import FinishReason
 from foveal.engine.segments import create_segment_directory, unlink_segment
+from foveal.engine.text.token_bytes import TokenBytes
 
 __all__ = ["AsyncEngine"]
 
@@ -49,7 +50,7 @@ class AsyncEngine:
         self._directory: Path | None = None
         self._pool: PreprocessPool | None = None
         self._link: EngineLink | None = None
-        self._tokenizer: Tokenizer | None = None
+        self._tokens: TokenBytes | None = None
         self._in_flight = 0
         self._pixel_bytes = 0
 
@@ -67,7 +68,7 @@ class AsyncEngine:
             await asyncio.gather(*starting, return_exceptions=True)
             await self.stop()
             raise
-        self._tokenizer = Tokenizer.from_str(worker.tokenizer_json)
+        self._tokens = TokenBytes(Tokenizer.from_str(worker.tokenizer_json))
         return ready
 
     async def stop(self) -> None:
@@ -114,7 +115,7 @@ class AsyncEngine:
 
     @property
     def is_ready(self) -> bool:
-        return self._tokenizer is not None and self._link is not None and self._link.is_alive
+        return self._tokens is not None and self._link is not None and self._link.is_alive
 
     @property
     def num_in_flight(self) -> int:
@@ -124,10 +125,10 @@ class AsyncEngine:
         return EngineStats() if self._link is None else self._link.stats
 
     def tokenize(self, text: str) -> list[int]:
-        return list(self._require_tokenizer().encode(text).ids)
+        return list(self._require_tokens().backend.encode(text).ids)
 
     def token_text(self, token_id: int) -> str:
-        return str(self._require_tokenizer().decode([token_id], skip_special_tokens=False))
+        return str(self._require_tokens().backend.decode([token_id], skip_special_tokens=False))
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[RequestOutput]:
         """See EngineClient.generate."""
@@ -143,7 +144,7 @@ class AsyncEngine:
             segment = prepared.segment
             pixel_bytes = self._reserve_pixels(sum(image.num_bytes for image in prepared.images))
             message = self._add_message(request, prepared, arrival_s)
-            stream = OutputStream(request.request_id, self._require_tokenizer(), message)
+            stream = OutputStream(message, self._require_tokens(), continues_text=request.messages is None)
             preprocess_s = self._clock.now_s() - arrival_s
             submitted = True
             await link.add(message)
@@ -275,7 +276,7 @@ class AsyncEngine:
             )
         return prepared.token_ids[-keep:]
 
-    def _require_tokenizer(self) -> Tokenizer:
-        if self._tokenizer is None:
+    def _require_tokens(self) -> TokenBytes:
+        if self._tokens is None:
             raise EngineDeadError("the engine has not started")
-        return self._tokenizer
+        return self._tokens

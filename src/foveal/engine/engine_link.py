@@ -93,7 +93,9 @@ class EngineLink:
         try:
             await self._child.send(request)
         except ConnectionError:
-            raise EngineDeadError("the engine process died before it took the request; retry in a few seconds") from None
+            raise EngineDeadError(
+                "the engine process died before it took the request; retry in a few seconds"
+            ) from None
 
     def abort(self, request_id: str) -> None:
         if self._child is not None:

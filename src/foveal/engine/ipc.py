@@ -167,7 +167,6 @@ class StartWorker(Envelope, frozen=True, tag=True):
 
 class WorkerReady(Envelope, frozen=True, tag=True):
     tokenizer_json: str
-    eos_token_ids: tuple[int, ...]
 
 
 class Prepare(Envelope, frozen=True, tag=True):

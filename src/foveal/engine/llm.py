@@ -133,14 +133,19 @@ class LLM:
         self._loop.close()
 
     def _run_batch(
-        self, items: Sequence[dict[str, Any]], sampling: SamplingParams | Sequence[SamplingParams] | None, progress: bool
+        self,
+        items: Sequence[dict[str, Any]],
+        sampling: SamplingParams | Sequence[SamplingParams] | None,
+        progress: bool,
     ) -> list[RequestResult]:
         if isinstance(sampling, SamplingParams) or sampling is None:
             per_item = [sampling or SamplingParams(temperature=0.0, max_tokens=256)] * len(items)
         else:
             per_item = list(sampling)
         if len(per_item) != len(items):
-            raise InvalidRequestError(f"{len(items)} prompts but {len(per_item)} sampling parameters; give one per prompt")
+            raise InvalidRequestError(
+                f"{len(items)} prompts but {len(per_item)} sampling parameters; give one per prompt"
+            )
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, disable=not progress, transient=True) as bar:
             task = bar.add_task("Answering", total=len(items))
@@ -188,7 +193,9 @@ def _split_images(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for part in content:
                 if part.get("type") == "image":
                     if "image" not in part:
-                        raise InvalidRequestError('an image part needs {"type": "image", "image": path, bytes or PIL image}')
+                        raise InvalidRequestError(
+                            'an image part needs {"type": "image", "image": path, bytes or PIL image}'
+                        )
                     images.append(part["image"])
                     parts.append({"type": "image"})
                 else:

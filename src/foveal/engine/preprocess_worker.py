@@ -37,7 +37,7 @@ def main(fd: int) -> int:
         return 1
     try:
         worker = PreprocessWorker(hello)
-        link.send(WorkerReady(worker.processor.tokenizer_json(), worker.processor.eos_token_ids))
+        link.send(WorkerReady(worker.processor.tokenizer.backend_tokenizer.to_str()))
     except Exception as error:
         kind, message, _ = describe_error(error)
         link.send(StartFailed(kind, message))
@@ -82,7 +82,7 @@ class PreprocessWorker:
             text = job.token_ids
         else:
             raise InvalidRequestError("a request needs messages, a prompt or token ids")
-        prompt = self.processor.prepare(text, images, job.details or None)
+        prompt = self.processor.prepare(text, images, job.details)
         segment, packed = write_segment(self._directory, prompt.images)
         return Prepared(
             job.job_id,

@@ -45,4 +45,6 @@ def allocate_kv_cache(
     """A pool of num_blocks, and one dummy block behind them for padding to write to."""
     shape = (spec.num_layers, (num_blocks + 1) * block_size, spec.num_kv_heads, spec.head_dim)
     # zeros, not empty: a masked-out slot must not hold a NaN, and the operating system gives zero pages lazily anyway.
-    return KVCache(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device), block_size)
+    return KVCache(
+        torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device), block_size
+    )

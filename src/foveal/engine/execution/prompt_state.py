@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,25 +18,21 @@ class PromptState:
     """Shared by all choices of a request."""
 
     prompt: PromptInput
-    seed: int
     positions: npt.NDArray[np.int64]
     """[P, prompt length]"""
     position_delta: int
     """An output token at index i has position i + delta."""
     span_ids: torch.Tensor | None
     """[prompt length] number of the bidirectional span of each token, -1 for text; None for causal models."""
-    guide: Any = None
 
     @classmethod
-    def create(
-        cls, prompt: PromptInput, seed: int, positions: torch.Tensor, delta: int, *, bidirectional: bool, guide: Any = None
-    ) -> PromptState:
+    def create(cls, prompt: PromptInput, positions: torch.Tensor, delta: int, *, bidirectional: bool) -> PromptState:
         span_ids = None
         if bidirectional and prompt.spans:
             span_ids = torch.full((len(prompt.token_ids),), -1, dtype=torch.int64)
             for number, span in enumerate(prompt.spans):
                 span_ids[span.offset : span.offset + span.length] = number
-        return cls(prompt, seed, positions.numpy(), delta, span_ids, guide)
+        return cls(prompt, positions.numpy(), delta, span_ids)
 
     @property
     def last_span_end(self) -> int:

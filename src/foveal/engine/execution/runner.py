@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -12,13 +12,14 @@ from foveal.core.errors import IntegrityError
 from foveal.engine.execution.batch_builder import build_step
 from foveal.engine.execution.guided import Guide
 from foveal.engine.execution.prompt_state import PromptState
-from foveal.engine.execution.sampler import SampledToken, Sampler, SamplingRow
+from foveal.engine.execution.sampler import Sampler
+from foveal.engine.execution.sampling.row import SampledToken, SamplingRow
 from foveal.engine.scheduling.plan import BlockCopy, EncodeItem, StepPlan
 from foveal.engine.scheduling.request import Request
 from foveal.kernels.attention_batch import KVCache
 from foveal.models.base import LanguageModel
 from foveal.models.image_input import PromptInput
-from foveal.models.vision_batching import plan_encode_batches
+from foveal.models.vision_batching import batch_images
 
 __all__ = ["Runner", "StepResult"]
 
@@ -40,36 +41,54 @@ class Runner:
         self.kv_cache = kv_cache
         self._sampler = sampler
         self._states: dict[str, PromptState] = {}
-        self._guides: dict[str, Guide] = {}
+        self._rows: dict[str, SamplingRow] = {}
         self._features: dict[bytes, torch.Tensor] = {}
 
-    def add(self, group_id: str, prompt: PromptInput, *, seed: int, guide: Guide | None = None) -> None:
+    def add(self, request: Request, prompt: PromptInput, *, seed: int, guide: Guide | None = None) -> None:
+        """Take what the scheduler does not hold of a new request: pixels, positions, sampling state."""
         positions, delta = self.model.rope_positions(prompt)
-        self._states[group_id] = PromptState.create(
-            prompt, seed, positions, delta, bidirectional=self.model.spec.atomic_image_spans
+        self._states[request.group_id] = PromptState.create(
+            prompt, positions, delta, bidirectional=self.model.spec.atomic_image_spans
         )
-        if guide is not None:
-            self._guides[group_id] = guide
+        self._rows[request.request_id] = SamplingRow(
+            params=request.sampling,
+            prompt_token_ids=request.prompt_token_ids,
+            output_token_ids=request.output_token_ids,
+            seed=seed,
+            choices=tuple(range(request.sampling.n)),
+            eos_token_ids=self.model.spec.eos_token_ids,
+            guide=guide,
+        )
 
-    def forget_group(self, group_id: str) -> None:
-        """Drop what belongs to a request with all of its choices."""
-        self._states.pop(group_id, None)
+    def fork(self, parent_id: str, child: Request) -> None:
+        """A prompt with n > 1 completed: the child samples on by itself from here."""
+        row = self._rows[parent_id]
+        self._rows[child.request_id] = replace(
+            row,
+            output_token_ids=child.output_token_ids,
+            choices=(child.index,),
+            guide=None if row.guide is None else row.guide.clone(),
+            _history=None,
+        )
+
+    def accept(self, request: Request, token_id: int) -> None:
+        """A sampled token became part of the output."""
+        row = self._rows[request.request_id]
+        row.choices = (request.index,)
+        if row.guide is not None:
+            row.guide.advance(token_id)
 
     def forget_choice(self, request_id: str) -> None:
-        self._guides.pop(request_id, None)
+        self._rows.pop(request_id, None)
 
-    def fork(self, request_id: str, child_id: str) -> None:
-        """Called before `execute` results are committed for a prompt with n > 1: the child needs a guide of its own."""
-        if (guide := self._guides.get(request_id)) is not None:
-            self._guides[child_id] = guide.clone()
-
-    def advance_guide(self, request_id: str, token_id: int) -> None:
-        if (guide := self._guides.get(request_id)) is not None:
-            guide.advance(token_id)
+    def forget_group(self, group_id: str) -> None:
+        """Drop what all choices of a request share. Its image features stay cached until the plan evicts them."""
+        self._states.pop(group_id, None)
 
     @property
-    def num_states(self) -> int:
-        return len(self._states) + len(self._guides)
+    def num_held(self) -> int:
+        """Prompts and sampling rows held: 0 when idle."""
+        return len(self._states) + len(self._rows)
 
     @property
     def feature_hashes(self) -> frozenset[bytes]:
@@ -103,7 +122,7 @@ class Runner:
             # Only rows that sample need logits: with a vocabulary of 49k the head is a quarter of a small model.
             last = torch.tensor([step.attention.q_starts[i + 1] - 1 for i in sampled], device=hidden.device)
             logits = self.model.compute_logits(hidden[last])
-            rows = [self._sampling_row(requests[plan.rows[i].request_id], plan.rows[i].num_samples) for i in sampled]
+            rows = [self._rows[plan.rows[i].request_id] for i in sampled]
             tokens = self._sampler.sample(logits, rows)
             result.samples = {plan.rows[i].request_id: row for i, row in zip(sampled, tokens, strict=True)}
         return result
@@ -112,7 +131,9 @@ class Runner:
         try:
             return self._features[content_hash]
         except KeyError:
-            raise IntegrityError(f"features of image {content_hash.hex()} were dropped while a row needs them") from None
+            raise IntegrityError(
+                f"features of image {content_hash.hex()} were dropped while a row needs them"
+            ) from None
 
     def _position_rows(self, plan: StepPlan, requests: Mapping[str, Request]) -> int:
         return int(self._states[requests[plan.rows[0].request_id].group_id].positions.shape[0])
@@ -125,21 +146,8 @@ class Runner:
                 pool[:, target : target + size] = pool[:, source]
 
     def _encode(self, items: Sequence[EncodeItem], requests: Mapping[str, Request]) -> None:
-        images = [
-            self._states[requests[item.request_id].group_id].prompt.images[item.image_index] for item in items
-        ]
-        for batch in plan_encode_batches(images):
+        images = [self._states[requests[item.request_id].group_id].prompt.images[item.image_index] for item in items]
+        for batch in batch_images(images):
             features = self.model.encode_images([images[i] for i in batch])
             for i, feature in zip(batch, features, strict=True):
                 self._features[items[i].content_hash] = feature
-
-    def _sampling_row(self, request: Request, num_samples: int) -> SamplingRow:
-        return SamplingRow(
-            params=request.sampling,
-            prompt_token_ids=request.prompt_token_ids,
-            output_token_ids=request.output_token_ids,
-            choices=tuple(range(request.index, request.index + num_samples)),
-            seed=self._states[request.group_id].seed,
-            eos_token_ids=self.model.spec.eos_token_ids,
-            guide=self._guides.get(request.request_id),
-        )

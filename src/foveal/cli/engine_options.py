@@ -1,0 +1,50 @@
+"""Flags that every command with an engine shares. Names follow vLLM's where they mean the same."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Batching",
+    "Decoder",
+    "Dtype",
+    "KvBlocks",
+    "KvCache",
+    "MaxBatchedTokens",
+    "MaxModelLen",
+    "MaxNumSeqs",
+    "MemoryUtilization",
+    "Model",
+    "PrefixCaching",
+    "Threads",
+]
+
+Model = Annotated[str, typer.Argument(help="Checkpoint directory, or a hub id where there is a hub.", metavar="MODEL")]
+Dtype = Annotated[
+    str, typer.Option(help="auto (the checkpoint's, or float32 where the CPU is slow at it), float32, bfloat16.")
+]
+Decoder = Annotated[str, typer.Option(help="auto, fused (ours) or hf (transformers' own, the reference).")]
+MaxModelLen = Annotated[
+    int | None, typer.Option(help="Context length in tokens.  [default: the model's]", show_default=False)
+]
+MaxNumSeqs = Annotated[int, typer.Option(help="Most sequences running at the same time.")]
+MaxBatchedTokens = Annotated[
+    int, typer.Option("--max-num-batched-tokens", help="Token budget of one step; longer prompts are cut into chunks.")
+]
+KvBlocks = Annotated[
+    int | None,
+    typer.Option("--num-kv-blocks", help="KV pool size in blocks.  [default: from memory]", show_default=False),
+]
+MemoryUtilization = Annotated[float, typer.Option(help="Share of the free memory that the KV pool may take.")]
+PrefixCaching = Annotated[
+    bool, typer.Option("--enable-prefix-caching/--no-enable-prefix-caching", help="Reuse KV of equal prefixes.")
+]
+Batching = Annotated[str, typer.Option(help="continuous, or static as a baseline to compare with.")]
+KvCache = Annotated[
+    bool, typer.Option("--kv-cache/--no-kv-cache", help="Recompute everything each step: a baseline to compare with.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="CPU threads of the engine.  [default: all]", show_default=False)
+]

@@ -1,0 +1,84 @@
+"""Put an engine loop together: load, size, allocate, warm up."""
+
+from __future__ import annotations
+
+import torch
+
+from foveal.core.clock import Clock, MonotonicClock
+from foveal.core.errors import ConfigurationError
+from foveal.engine.config import EngineConfig
+from foveal.engine.execution.guided import GuideFactory
+from foveal.engine.execution.kv_pool import allocate_kv_cache, blocks_that_fit
+from foveal.engine.execution.runner import Runner
+from foveal.engine.execution.sampler import Sampler
+from foveal.engine.loop import EngineLoop
+from foveal.engine.scheduling.config import SchedulerConfig
+from foveal.engine.scheduling.scheduler import Scheduler
+from foveal.models.base import LanguageModel
+
+__all__ = ["build_engine_loop", "build_loop"]
+
+
+def build_engine_loop(config: EngineConfig) -> EngineLoop:
+    """Everything from a checkpoint. Raises ModelLoadError or ConfigurationError."""
+    from foveal.models.loading import load_model, load_processor
+
+    torch.set_num_threads(config.threads)
+    torch.set_flush_denormal(True)
+    model = load_model(config.model, dtype=config.dtype, decoder=config.decoder)
+    processor = load_processor(config.model)
+    loop = build_loop(config, model, guide_factory=GuideFactory(processor.tokenizer, model.spec.vocab_size))
+    if config.warmup:
+        loop.warm_up()
+    return loop
+
+
+def build_loop(
+    config: EngineConfig,
+    model: LanguageModel,
+    *,
+    guide_factory: GuideFactory | None = None,
+    clock: Clock | None = None,
+) -> EngineLoop:
+    """An engine around a model that is already loaded (tests and tools)."""
+    max_model_len = _max_model_len(config, model)
+    num_blocks = config.num_kv_blocks or blocks_that_fit(
+        model.spec,
+        element_bytes=model.dtype.itemsize,
+        block_size=config.block_size,
+        max_num_seqs=config.max_num_seqs,
+        max_model_len=max_model_len,
+        memory_utilization=config.memory_utilization,
+    )
+    scheduler = Scheduler(
+        SchedulerConfig(
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            max_num_seqs=config.max_num_seqs,
+            block_size=config.block_size,
+            num_blocks=num_blocks,
+            max_model_len=max_model_len,
+            encoder_budget_tokens=config.encoder_budget_tokens,
+            feature_cache_bytes=config.feature_cache_bytes,
+            enable_prefix_caching=config.enable_prefix_caching,
+            batching=config.batching,
+            kv_cache=config.kv_cache,
+            max_waiting=config.max_waiting,
+            eos_token_ids=model.spec.eos_token_ids,
+            atomic_image_spans=model.spec.atomic_image_spans,
+        )
+    )
+    kv_cache = allocate_kv_cache(
+        model.spec, num_blocks=num_blocks, block_size=config.block_size, dtype=model.dtype, device=model.device
+    )
+    runner = Runner(model, kv_cache, Sampler(model.spec.vocab_size))
+    return EngineLoop(scheduler, runner, clock or MonotonicClock(), max_model_len, guide_factory)
+
+
+def _max_model_len(config: EngineConfig, model: LanguageModel) -> int:
+    limit = model.spec.max_model_len
+    if config.max_model_len is not None and config.max_model_len > limit:
+        raise ConfigurationError(
+            f"max_model_len is {config.max_model_len:,}; the model was trained for {limit:,} positions. "
+            f"Use at most --max-model-len {limit}"
+        )
+    return config.max_model_len or limit

@@ -1,0 +1,265 @@
+"""schedule -> execute -> commit: one engine, one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from foveal.core.clock import Clock
+from foveal.core.errors import InvalidRequestError
+from foveal.core.sampling_params import SamplingParams
+from foveal.engine.api import EngineStats
+from foveal.engine.execution.guided import Guide, GuideFactory
+from foveal.engine.execution.runner import Runner, StepResult
+from foveal.engine.ipc import TokenEvent
+from foveal.engine.outputs import TokenLogprob
+from foveal.engine.scheduling.events import TokenEvent as CommittedTokens
+from foveal.engine.scheduling.plan import StepPlan
+from foveal.engine.scheduling.request import FinishReason, Request
+from foveal.engine.scheduling.scheduler import Scheduler
+from foveal.models.image_input import PromptInput
+
+__all__ = ["EngineLoop"]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Waterfall:
+    """Where the time to a request's first token went, seconds."""
+
+    arrival_s: float
+    queue_s: float = 0.0
+    encode_s: float = 0.0
+    first_token_s: float | None = None
+    cached_tokens: int = 0
+    choices: int = 1
+    """Choices that have not finished."""
+
+    @property
+    def prefill_s(self) -> float:
+        if self.first_token_s is None:
+            return 0.0
+        return max(0.0, self.first_token_s - self.arrival_s - self.queue_s - self.encode_s)
+
+
+class EngineLoop:
+    """Owns a scheduler and a runner. Not thread-safe: call it from one thread."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        clock: Clock,
+        max_model_len: int,
+        guide_factory: GuideFactory | None = None,
+    ) -> None:
+        self.scheduler = scheduler
+        self.runner = runner
+        self.max_model_len = max_model_len
+        self._clock = clock
+        self._guides = guide_factory
+        self._waterfalls: dict[str, _Waterfall] = {}
+        self.check_every_step = False
+        """Tests set it: verify the block account after each step, not only when idle."""
+
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_unfinished
+
+    def compile_guide(self, sampling: SamplingParams) -> Guide:
+        """Thread-safe. Raises InvalidRequestError for a grammar that cannot be compiled."""
+        if self._guides is None or sampling.guided is None:
+            raise InvalidRequestError("guided decoding needs a fast tokenizer, which this model does not have")
+        return self._guides.compile(sampling.guided)
+
+    def add(self, request: Request, prompt: PromptInput, *, seed: int = 0, guide: Guide | None = None) -> None:
+        """Queue a request. Raises RequestError; nothing is held of it then."""
+        self.scheduler.add(request, self._clock.now_s())
+        try:
+            self.runner.add(request, prompt, seed=seed, guide=guide)
+        except BaseException:
+            self.scheduler.abort_group(request.group_id)
+            raise
+        self._waterfalls[request.group_id] = _Waterfall(request.arrival_s, choices=request.sampling.n)
+
+    def abort(self, group_id: str) -> None:
+        """End all choices of a request, in whatever state. Unknown ids are ignored: they may just have finished."""
+        for request in self.scheduler.abort_group(group_id):
+            self.runner.forget_choice(request.request_id)
+        self._forget_group(group_id)
+
+    def finish_choice(self, group_id: str, index: int) -> None:
+        """The front end found a stop string in one choice."""
+        waterfall = self._waterfalls.get(group_id)
+        for request in self._choices(group_id, index):
+            self.scheduler.finish(request.request_id, FinishReason.STOP)
+            self.runner.forget_choice(request.request_id)
+            if waterfall is not None:
+                self._choice_ended(request, waterfall)
+
+    def step(self) -> list[TokenEvent]:
+        """Compute one step and return what it means for requests: new tokens, ends, time-outs."""
+        events = self._expire()
+        plan = self.scheduler.schedule(self._clock.now_s())
+        if not plan.rows:
+            return events
+        requests = self._requests_of(plan)
+        self._note_first_schedule(requests.values())
+        try:
+            result = self.runner.execute(plan, requests)
+        except Exception:
+            _log.exception("step_failed", rows=len(plan.rows), tokens=plan.num_tokens, images=len(plan.encode))
+            return events + self._end(self.scheduler.fail(plan, self._clock.now_s()))
+        now_s = self._clock.now_s()
+        for item in plan.encode:
+            if (waterfall := self._waterfalls.get(requests[item.request_id].group_id)) is not None:
+                waterfall.encode_s += result.encode_s
+        ids = {name: [token.token_id for token in tokens] for name, tokens in result.samples.items()}
+        committed = self.scheduler.commit(plan, ids, now_s)
+        events += self._publish(committed, result, now_s)
+        if self.check_every_step:
+            self.scheduler.check_integrity()
+        return events
+
+    def check_idle(self) -> None:
+        """Raises IntegrityError if anything is still held although no request is left."""
+        self.scheduler.check_integrity(idle=True)
+
+    def stats(self) -> EngineStats:
+        now = self.scheduler.stats()
+        counters = now.counters
+        return EngineStats(
+            num_running=now.num_running,
+            num_waiting=now.num_waiting,
+            kv_blocks_total=now.kv_blocks_total,
+            kv_blocks_used=now.kv_blocks_owned,
+            prefix_cache_queries=counters.prefix_cache_queries,
+            prefix_cache_hits=counters.prefix_cache_hits,
+            feature_cache_queries=now.feature_cache_queries,
+            feature_cache_hits=now.feature_cache_hits,
+            feature_cache_bytes=now.feature_cache_bytes,
+            num_preemptions=counters.num_preemptions,
+            steps=counters.steps,
+            prompt_tokens=counters.prompt_tokens,
+            generation_tokens=counters.generation_tokens,
+            encoded_images=counters.encoded_images,
+        )
+
+    def _requests_of(self, plan: StepPlan) -> dict[str, Request]:
+        names = {row.request_id for row in plan.rows} | {item.request_id for item in plan.encode}
+        return {name: request for name in names if (request := self.scheduler.get(name)) is not None}
+
+    def _choices(self, group_id: str, index: int) -> list[Request]:
+        name = group_id if index == 0 else f"{group_id}#{index}"
+        request = self.scheduler.get(name)
+        return [] if request is None else [request]
+
+    def _note_first_schedule(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            waterfall = self._waterfalls.get(request.group_id)
+            if waterfall is not None and not waterfall.queue_s and request.scheduled_s is not None:
+                waterfall.queue_s = max(1e-9, request.scheduled_s - request.arrival_s)
+                waterfall.cached_tokens = request.num_cached_tokens
+
+    def _publish(self, committed: list[CommittedTokens], result: StepResult, now_s: float) -> list[TokenEvent]:
+        logprobs = self._logprobs(result)
+        # Children fork from their parent's grammar before the parent's own token advances it.
+        for event in committed:
+            child = event.request
+            if child.index and len(child.output_token_ids) == len(event.token_ids):
+                parent = child.group_id
+                self.runner.fork(parent, child)
+        published = []
+        for event in committed:
+            request = event.request
+            waterfall = self._waterfalls[request.group_id]
+            if waterfall.first_token_s is None:
+                waterfall.first_token_s = now_s
+            if event.finish_reason is None:
+                for token_id in event.token_ids:
+                    self.runner.accept(request, token_id)
+            published.append(self._event(request, event.token_ids, event.finish_reason, logprobs.get(request.request_id)))
+        for event in committed:
+            if event.finish_reason is not None:
+                self.runner.forget_choice(event.request.request_id)
+                self._choice_ended(event.request, self._waterfalls[event.request.group_id])
+        return published
+
+    def _logprobs(self, result: StepResult) -> dict[str, tuple[TokenLogprob, ...]]:
+        """By request id of each choice; a row that completed an n-choice prompt has one sample per choice."""
+        found = {}
+        for name, tokens in result.samples.items():
+            for k, token in enumerate(tokens):
+                if token.logprob is not None:
+                    found[name if k == 0 else f"{name}#{k}"] = (token.logprob,)
+        return found
+
+    def _event(
+        self,
+        request: Request,
+        token_ids: tuple[int, ...],
+        finish_reason: FinishReason | None,
+        logprobs: tuple[TokenLogprob, ...] | None,
+    ) -> TokenEvent:
+        waterfall = self._waterfalls[request.group_id]
+        return TokenEvent(
+            request_id=request.group_id,
+            index=request.index,
+            token_ids=token_ids,
+            logprobs=logprobs,
+            finish_reason=finish_reason,
+            stop_token_id=request.stop_token_id,
+            cached_tokens=waterfall.cached_tokens,
+            queue_s=waterfall.queue_s,
+            encode_s=waterfall.encode_s,
+            prefill_s=waterfall.prefill_s,
+        )
+
+    def _expire(self) -> list[TokenEvent]:
+        return self._end(self.scheduler.expire(self._clock.now_s()))
+
+    def _end(self, requests: Iterable[Request]) -> list[TokenEvent]:
+        """Tell about requests that the scheduler has ended without tokens, and forget them."""
+        events = []
+        for request in requests:
+            if request.group_id in self._waterfalls:
+                events.append(self._event(request, (), request.finish_reason, None))
+                # A request with n > 1 that had not forked yet stood for all its choices: they end with it.
+                self.abort(request.group_id)
+        return events
+
+    def _choice_ended(self, request: Request, waterfall: _Waterfall) -> None:
+        waterfall.choices -= 1
+        if waterfall.choices == 0:
+            self._forget_group(request.group_id)
+
+    def _forget_group(self, group_id: str) -> None:
+        self._waterfalls.pop(group_id, None)
+        self.runner.forget_group(group_id)
+
+    def warm_up(self) -> float:
+        """Run a text prompt and a few decode steps through the whole stack; returns the seconds it took.
+
+        The first calls allocate buffers and prepare kernels; a client should not pay for that.
+        """
+        started = time.perf_counter()
+        length = max(1, min(self.scheduler.config.max_num_batched_tokens, self.max_model_len - 8, 64))
+        room = min(4, self.max_model_len - length)
+        if room < 1:
+            return 0.0
+        request = Request(
+            request_id="warm-up",
+            prompt_token_ids=[0] * length,
+            sampling=SamplingParams(max_tokens=room, temperature=0.0, ignore_eos=True),
+            arrival_s=self._clock.now_s(),
+            cache_salt=b"warm-up",
+        )
+        self.add(request, PromptInput(request.prompt_token_ids))
+        while self.has_work:
+            self.step()
+        self.scheduler.clear_caches()
+        return time.perf_counter() - started
