@@ -146,6 +146,36 @@ def test_sampled_tokens_follow_the_distribution(kwargs: dict[str, Any]) -> None:
     assert statistic < 30  # chi-square, at most 7 degrees of freedom: p < 1e-4; the draws are fixed by the seed
 
 
+@pytest.mark.parametrize("level", [-7.9, -8.5])
+def test_a_large_vocabulary_is_drawn_from_its_head_and_its_tail_alike(level: float) -> None:
+    vocab, draws, choices = 6000, 6400, 16
+    logits = torch.full((1, vocab), level)
+    logits[0, 10], logits[0, 5990] = 0.0, -1.0
+    logits[0, :3] = float("-inf")
+    sampler = Sampler(vocab)
+    counts: Counter[int] = Counter()
+    for position in range(draws // choices):
+        row = row_of(seed=1, output=[0] * position, choices=tuple(range(choices)))
+        counts.update(token_ids(sampler.sample(logits, [row]))[0])
+    groups = [range(3), [10], [5990], range(11, 1500), range(1500, 3000), range(3000, 5990), range(5991, 6000)]
+    probabilities = sampler.probabilities(logits, [row_of()])[0]
+    expected = [float(probabilities[list(group)].sum()) * draws for group in groups]
+    observed = [sum(counts[token] for token in group) for group in groups]
+    assert observed[0] == 0
+    assert sum((o - e) ** 2 / e for o, e in zip(observed[1:], expected[1:], strict=True)) < 28  # p < 1e-4
+
+
+def test_rounding_of_the_logits_hardly_ever_changes_a_draw() -> None:
+    vocab = 1000
+    logits = random_logits(1, vocab, scale=1.0)
+    rounded = logits * (1 + 1e-6 * random_logits(1, vocab, seed=1))
+    sampler = Sampler(vocab)
+    for kwargs in ({}, {"top_k": 200}, {"top_p": 0.9}):
+        row = row_of(choices=tuple(range(2000)), **kwargs)
+        exact, nearly = sampler.sample(logits, [row])[0], sampler.sample(rounded, [row])[0]
+        assert sum(a != b for a, b in zip(exact, nearly, strict=True)) <= 1
+
+
 def test_different_seeds_choices_and_positions_draw_independently() -> None:
     logits = torch.zeros((1, 64))
     sampler = Sampler(64)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from foveal.core.sampling_params import SamplingParams
-from foveal.engine.execution.sampling.ordering import largest_values
+from foveal.engine.execution.sampling.vocabulary_ops import Floats, largest_values, peak_probability, select_rows
 
 __all__ = ["has_filters", "thresholds"]
 
@@ -23,61 +24,51 @@ def has_filters(params: SamplingParams) -> bool:
     return params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
 
 
-def thresholds(scaled: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+def thresholds(scaled: torch.Tensor, params: Sequence[SamplingParams]) -> Floats:
     """The lowest logit to keep per row of `scaled` (logits / temperature), float32 [rows, vocab]; [rows].
 
     Order as in HF and vLLM: top-k, then top-p over what is left (renormalised), then min-p relative to the best token.
     """
     vocab = scaled.shape[1]
-    top_k = [p.top_k if 0 < p.top_k < vocab else vocab for p in params]
-    top_p = [p.top_p for p in params]
-    result = torch.full((len(params),), float("-inf"), dtype=scaled.dtype, device=scaled.device)
+    top_k = np.array([p.top_k if 0 < p.top_k < vocab else vocab for p in params])
+    top_p = np.array([p.top_p for p in params])
+    result = np.full(len(params), -np.inf)
 
-    only_k = [i for i, p in enumerate(params) if top_k[i] < vocab and p.top_p >= 1.0]
-    if only_k:
-        ks = [top_k[i] for i in only_k]
-        largest = largest_values(scaled[only_k], max(ks))
-        result[only_k] = largest[range(len(ks)), [k - 1 for k in ks]]
+    only_k = np.flatnonzero((top_k < vocab) & (top_p >= 1.0))
+    if len(only_k):
+        ks = top_k[only_k]
+        result[only_k] = largest_values(select_rows(scaled, only_k.tolist()), ks.max())[np.arange(len(ks)), ks - 1]
 
-    pending = [i for i, p in enumerate(params) if p.top_p < 1.0]
+    pending = np.flatnonzero(top_p < 1.0)
     for width in (min(NUCLEUS_WIDTH, vocab), vocab):
-        if not pending:
+        if not len(pending):
             break
-        subset = scaled[pending]
-        found, complete = _nucleus(
-            subset, largest_values(subset, width), [top_k[i] for i in pending], [top_p[i] for i in pending]
-        )
+        subset = select_rows(scaled, pending.tolist())
+        found, complete = _nucleus(subset, largest_values(subset, width), top_k[pending], top_p[pending])
         result[pending] = found
-        pending = [i for i, done in zip(pending, complete, strict=True) if not done]
+        pending = pending[~complete]
 
     with_min_p = [i for i, p in enumerate(params) if p.min_p > 0.0]
     if with_min_p:
-        min_p = torch.tensor([params[i].min_p for i in with_min_p], dtype=scaled.dtype, device=scaled.device)
-        floor = scaled[with_min_p].amax(dim=1) + min_p.log()
-        result[with_min_p] = torch.maximum(result[with_min_p], floor)
+        best = select_rows(scaled, with_min_p).amax(dim=1).double().cpu().numpy()
+        floor = best + np.log([params[i].min_p for i in with_min_p])
+        result[with_min_p] = np.maximum(result[with_min_p], floor)
     return result
 
 
-def _nucleus(
-    scaled: torch.Tensor, largest: torch.Tensor, top_k: Sequence[int], top_p: Sequence[float]
-) -> tuple[torch.Tensor, list[bool]]:
-    """Thresholds [rows] from the `largest` values [rows, width], and which rows' nucleus fits in that width."""
-    rows, width = largest.shape
-    vocab = scaled.shape[1]
-    best = largest[:, :1]
-    kth = largest[range(rows), [min(k, width) - 1 for k in top_k]].unsqueeze(1)
-    unlimited = torch.tensor([k >= vocab for k in top_k], device=scaled.device).unsqueeze(1)
-    kth = torch.where(unlimited, float("-inf"), kth)
-    weights = (largest - best).double().exp() * (largest >= kth)
-    cumulative = weights.cumsum(dim=1)
-    # softmax reduces each row on its own, unlike sum(), which splits a single row between threads.
-    everything = 1.0 / scaled.softmax(dim=1).amax(dim=1, keepdim=True).double()
-    total = torch.where(unlimited, everything, cumulative[:, -1:])
-    budget = torch.tensor(top_p, dtype=torch.float64, device=scaled.device).unsqueeze(1) * total
-    inside = (cumulative - weights < budget) & (largest >= kth)
-    last = inside.sum(dim=1) - 1
-    found = largest[torch.arange(rows, device=scaled.device), last]
+def _nucleus(scaled: torch.Tensor, largest: Floats, top_k: np.ndarray, top_p: np.ndarray) -> tuple[Floats, np.ndarray]:
+    """Thresholds [rows] from the `largest` values [rows, width], and whether each row's nucleus fits in that width."""
+    rows, width = np.arange(len(largest)), largest.shape[1]
+    limited = top_k < scaled.shape[1]
+    kth = np.where(limited, largest[rows, np.minimum(top_k, width) - 1], -np.inf)[:, None]
+    weights = np.exp(largest - largest[:, :1]) * (largest >= kth)
+    cumulative = weights.cumsum(axis=1)
+    total = cumulative[:, -1]
+    if not limited.all():
+        total = np.where(limited, total, 1.0 / peak_probability(scaled))
+    inside = (cumulative - weights < (top_p * total)[:, None]) & (largest >= kth)
+    found = largest[rows, inside.sum(axis=1) - 1]
     # Values that tie with the last one kept must be in view as well; and so must all that top-k keeps.
     smallest = largest[:, -1]
-    bounded = (smallest < torch.where(unlimited[:, 0], found, kth[:, 0])) | (smallest == float("-inf"))
-    return found, [width == vocab or bool(b) for b in bounded.tolist()]
+    complete = (width == scaled.shape[1]) | (smallest < np.where(limited, kth[:, 0], found)) | np.isneginf(smallest)
+    return found, complete

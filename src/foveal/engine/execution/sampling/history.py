@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
+
+from foveal.engine.execution.sampling.vocabulary_ops import Floats, Ints
 
 __all__ = ["TokenHistory"]
 
@@ -18,7 +19,7 @@ class TokenHistory:
 
     def __init__(self, prompt_token_ids: Sequence[int]) -> None:
         self._ids = np.unique(np.asarray(prompt_token_ids, dtype=np.int64))
-        self._counts = np.zeros(len(self._ids), dtype=np.float32)
+        self._counts = np.zeros(len(self._ids))
         self._size = len(self._ids)
         self._slot_of = {int(token_id): slot for slot, token_id in enumerate(self._ids)}
         self._num_seen = 0
@@ -35,21 +36,21 @@ class TokenHistory:
         self._num_seen = len(output_token_ids)
 
     @property
-    def ids(self) -> torch.Tensor:
-        """Distinct token ids, int64 [m]. A view: use it before the next update."""
-        return torch.from_numpy(self._ids[: self._size])
+    def ids(self) -> Ints:
+        """Distinct token ids [m]. A view: use it before the next update."""
+        return self._ids[: self._size]
 
     @property
-    def output_counts(self) -> torch.Tensor:
-        """Occurrences in the output, float32 [m], aligned with `ids`."""
-        return torch.from_numpy(self._counts[: self._size])
+    def output_counts(self) -> Floats:
+        """Occurrences in the output [m], aligned with `ids`."""
+        return self._counts[: self._size]
 
     def _append(self, token_id: int) -> int:
         slot = self._size
         if slot == len(self._ids):
             capacity = max(16, 2 * slot)
             self._ids = np.concatenate([self._ids, np.zeros(capacity - slot, dtype=np.int64)])
-            self._counts = np.concatenate([self._counts, np.zeros(capacity - slot, dtype=np.float32)])
+            self._counts = np.concatenate([self._counts, np.zeros(capacity - slot)])
         self._ids[slot] = token_id
         self._slot_of[token_id] = slot
         self._size += 1

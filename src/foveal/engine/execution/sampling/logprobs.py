@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from foveal.engine.execution.sampling.vocabulary_ops import count_above, kept, largest_values
 from foveal.engine.outputs import TokenLogprob
 
 __all__ = ["token_logprobs"]
@@ -22,25 +23,22 @@ def token_logprobs(
     first, lower ids first among equals; rank 1 is the most likely token.
     """
     logprobs = logits.log_softmax(dim=1)
-    counts = [len(ids) for ids in token_ids]
-    rows = torch.arange(len(counts), device=logits.device).repeat_interleave(torch.tensor(counts, device=logits.device))
-    flat_ids = torch.tensor([token_id for ids in token_ids for token_id in ids], device=logits.device)
-    chosen = logprobs[rows, flat_ids]
-    ranks = ((logprobs[rows] > chosen.unsqueeze(1)).sum(dim=1) + 1).tolist()
-    chosen_values = chosen.tolist()
-    tops = [_top(logprobs[i], k) for i, k in enumerate(num_top)]
     result: list[list[TokenLogprob]] = []
-    cursor = 0
-    for i, ids in enumerate(token_ids):
-        result.append(
-            [TokenLogprob(token, chosen_values[cursor + j], ranks[cursor + j], tops[i]) for j, token in enumerate(ids)]
-        )
-        cursor += len(ids)
+    for row, ids, k in zip(logprobs, token_ids, num_top, strict=True):
+        top = _top(row, k)
+        entries = []
+        for token_id in ids:
+            chosen = float(row[token_id])
+            entries.append(TokenLogprob(token_id, chosen, count_above(row, chosen) + 1, top))
+        result.append(entries)
     return result
 
 
 def _top(logprobs: torch.Tensor, k: int) -> tuple[tuple[int, float], ...]:
+    """The k largest of logprobs [vocab]."""
     if k == 0:
         return ()
-    values, ids = logprobs.topk(min(k, len(logprobs)))
-    return tuple(sorted(zip(ids.tolist(), values.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0])))
+    row = logprobs.unsqueeze(0)
+    _, ids, values = kept(row, largest_values(row, min(k, len(logprobs)))[:, -1])
+    pairs = zip(ids.tolist(), values.tolist(), strict=True)
+    return tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:k])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from foveal.engine.execution.sampling.row import SamplingRow
@@ -16,30 +17,25 @@ def apply_penalties(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> None:
 
     One gather and one scatter over the distinct tokens of all rows; the vocabulary is never walked. Repetition
     (Keskar et al. 2019, CTRL, sec. 4.1) covers prompt and output; presence and frequency (OpenAI) the output only.
+    Ids beyond the vocabulary (image placeholders without an embedding) are passed over.
     """
     indices = [i for i, row in enumerate(rows) if row.has_penalties]
     if not indices:
         return
-    device, vocab = logits.device, logits.shape[1]
     histories = [rows[i].history() for i in indices]
-    ids = [history.ids for history in histories]
-    lengths = torch.tensor([len(i) for i in ids])
-    if int(lengths.sum()) == 0:
-        return
-    offsets = torch.tensor(indices).repeat_interleave(lengths) * vocab
-    flat = (torch.cat(ids) + offsets).to(device)
-    counts = torch.cat([history.output_counts for history in histories]).to(device)
-
-    def per_token(values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32).repeat_interleave(lengths).to(device)
-
-    repetition = per_token([rows[i].params.repetition_penalty for i in indices])
-    frequency = per_token([rows[i].params.frequency_penalty for i in indices])
-    presence = per_token([rows[i].params.presence_penalty for i in indices])
-    values = logits.view(-1)[flat]
-    values = torch.where(values < 0, values * repetition, values / repetition)
-    values = values - counts * frequency - (counts > 0) * presence
-    logits.view(-1)[flat] = values
+    lengths = [len(history.ids) for history in histories]
+    ids = np.concatenate([history.ids for history in histories])
+    counts = np.concatenate([history.output_counts for history in histories])
+    params = [rows[i].params for i in indices]
+    repetition = np.repeat([p.repetition_penalty for p in params], lengths)
+    frequency = np.repeat([p.frequency_penalty for p in params], lengths)
+    presence = np.repeat([p.presence_penalty for p in params], lengths)
+    known = ids < logits.shape[1]
+    flat = torch.from_numpy((ids + np.repeat(indices, lengths) * logits.shape[1])[known]).to(logits.device)
+    values = logits.view(-1)[flat].double().cpu().numpy()
+    values = np.where(values < 0, values * repetition[known], values / repetition[known])
+    values -= (counts * frequency + (counts > 0) * presence)[known]
+    logits.view(-1)[flat] = torch.from_numpy(values).to(logits)
 
 
 def apply_min_tokens(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> None:

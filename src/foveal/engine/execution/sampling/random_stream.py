@@ -1,9 +1,7 @@
 """Random numbers that depend on nothing but (seed, choice, output position, token id).
 
 There is no generator state to advance, so preemption, recomputation and the company in the batch cannot change what a
-request draws. Tokens are chosen with the Gumbel-max trick: argmax(logit + Gumbel noise of that token) follows
-softmax(logits). We prefer it to one uniform through the inverse CDF because logits that differ by rounding (another
-batch shape, another GEMM kernel) move *every* boundary of a CDF, but flip an argmax only if its two best are as close.
+request draws.
 """
 
 from __future__ import annotations
@@ -13,14 +11,15 @@ import secrets
 import struct
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
 from foveal.core.sampling_params import SamplingParams
+from foveal.engine.execution.sampling.vocabulary_ops import Floats, Ints
 
 __all__ = ["DrawKey", "TokenNoise", "draw_key", "stream_seed"]
 
 DrawKey = tuple[int, int]
-"""(addend, odd multiplier), signed 32 bit: what one draw mixes into the hash of every token id."""
+"""(addend, odd multiplier), 32 bits each: what one draw mixes into the hash of every token id."""
 
 
 def stream_seed(params: SamplingParams) -> int:
@@ -31,59 +30,36 @@ def stream_seed(params: SamplingParams) -> int:
 def draw_key(seed: int, choice: int, position: int) -> DrawKey:
     """The key of the draw for output token `position` of choice `choice`. `seed` is any signed 64-bit integer."""
     digest = hashlib.blake2b(struct.pack("<qqq", seed, choice, position), digest_size=8).digest()
-    addend, multiplier = struct.unpack("<ii", digest)
+    addend, multiplier = struct.unpack("<II", digest)
     return addend, multiplier | 1
 
 
 class TokenNoise:
-    """Standard Gumbel noise per (draw key, token id)."""
+    """A uniform number, or standard Gumbel noise, for each pair of a draw and an id in [0, num_ids)."""
 
-    def __init__(self, vocab_size: int, device: torch.device | str = "cpu") -> None:
-        ids = torch.arange(vocab_size, dtype=torch.int64, device=device)
+    def __init__(self, num_ids: int) -> None:
         # Scramble the ids once (splitmix64's finaliser, Steele et al. 2014); each draw mixes its key into the top half.
-        mixed = (ids + 1) * -0x61C8864680B583EB
-        mixed = (mixed ^ _shift_right(mixed, 30)) * -0x40A7B892E31B1A47
-        mixed = (mixed ^ _shift_right(mixed, 27)) * -0x6B2FB644ECCEEE15
-        self._hashed_ids = (mixed >> 32).to(torch.int32)
+        mixed = np.arange(1, num_ids + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        self._hashed_ids = (mixed >> np.uint64(32)).astype(np.uint32)
 
-    def for_all(self, key: DrawKey) -> torch.Tensor:
-        """Noise for the whole vocabulary, float32 [vocab].
+    def uniform(self, keys: Sequence[DrawKey], counts: Ints, ids: Ints) -> Floats:
+        """Numbers in (0, 1), odd multiples of 2**-33, float64 [m].
 
-        One draw per call, so the shape never varies: vectorised kernels treat the tail of an array differently in the
-        last bit, which must not depend on how many rows a batch has.
+        `ids` [m] are grouped by draw: the first counts[0] belong to keys[0], the next counts[1] to keys[1], ...
         """
-        bits = (self._hashed_ids + key[0]).mul_(key[1])
-        return _gumbel_(_mix_(bits).to(torch.float32))
+        table = np.array(keys, dtype=np.uint32).repeat(counts, axis=0)
+        bits = (self._hashed_ids[ids] + table[:, 0]) * table[:, 1]
+        # lowbias32 (C. Wellons, 2018)
+        bits ^= bits >> np.uint32(16)
+        bits *= np.uint32(0x7FEB352D)
+        bits ^= bits >> np.uint32(15)
+        bits *= np.uint32(0x846CA68B)
+        bits ^= bits >> np.uint32(16)
+        return (bits + 0.5) * 2.0**-32
 
-    def for_tokens(self, keys: Sequence[DrawKey], draws: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-        """Noise for pairs: draw `draws[i]` (an index into keys) and token `token_ids[i]`, int64 [m]; float64 [m].
-
-        Same bits as `for_all`; in double precision, where shape-dependent rounding of the logarithm is 2**-52.
-        """
-        key_table = torch.tensor(keys, dtype=torch.int32, device=token_ids.device)
-        bits = (self._hashed_ids[token_ids] + key_table[draws, 0]).mul_(key_table[draws, 1])
-        return _gumbel_(_mix_(bits).to(torch.float64))
-
-
-def _shift_right(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Logical shift of int64; torch's own is arithmetic."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mix_(x: torch.Tensor) -> torch.Tensor:
-    """lowbias32 (C. Wellons, 2018) without its last step, which only improves low bits; in place. Returns 31 bits."""
-    x ^= (x >> 16).bitwise_and_(0xFFFF)
-    x *= 0x7FEB352D
-    x ^= (x >> 15).bitwise_and_(0x1FFFF)
-    x *= 0x846CA68B - (1 << 32)
-    x >>= 1
-    return x.bitwise_and_(0x7FFFFFFF)
-
-
-def _gumbel_(bits: torch.Tensor) -> torch.Tensor:
-    """Floats holding integers in [0, 2**31) -> standard Gumbel noise, in place.
-
-    -log(E) with E = -log1p(-u): precise for u near 0, where the winners are. The clamp keeps u below 1 after rounding.
-    """
-    u = bits.add_(0.5).mul_(2.0**-31).clamp_(max=1.0 - 2.0**-24)
-    return u.neg_().log1p_().neg_().log_().neg_()
+    def gumbel(self, keys: Sequence[DrawKey], counts: Ints, ids: Ints) -> Floats:
+        """-log(E) with E = -log(1 - u), float64 [m]; `counts` and `ids` as for `uniform`."""
+        noise: Floats = -np.log(-np.log1p(-self.uniform(keys, counts, ids)))
+        return noise

@@ -1,0 +1,130 @@
+"""Draw tokens with keyed Gumbel noise.
+
+The Gumbel-max trick: argmax(logit + Gumbel noise of that token) follows softmax(logits). We prefer it to one uniform
+through the inverse CDF because logits that differ by rounding (another batch shape, another GEMM kernel) move *every*
+boundary of a CDF, but flip an argmax only if its two best are as close.
+
+Noise for a whole vocabulary would cost more than the rest of the sampler, so unfiltered rows are drawn in two levels,
+which is exact as well: the head (tokens within HEAD_WINDOW of the best) token by token, all the rest as one lump of
+their summed weight; only if the lump wins, which is rare, is a token of the tail chosen, by its CDF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from foveal.engine.execution.sampling.random_stream import DrawKey, TokenNoise
+from foveal.engine.execution.sampling.vocabulary_ops import Floats, Ints, kept, largest_values, peak_probability
+
+__all__ = ["GumbelDraw"]
+
+HEAD_WINDOW = 8.0
+"""Nats below the best logit: tokens outside are at most 1/2981 as likely as the best."""
+
+MAX_HEAD = 4096
+"""A head larger than this (a nearly flat distribution) ..."""
+
+NARROW_HEAD = 1024
+"""... is cut to that many tokens. Vocabularies up to MAX_HEAD may be all head."""
+
+
+class GumbelDraw:
+    """Holds the noise table for a vocabulary; ids beyond it are the lump of the tail and the choice within."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+        self._lump_id = vocab_size
+        self._inside_lump_id = vocab_size + 1
+        self._noise = TokenNoise(vocab_size + 2)
+
+    def draw(
+        self, scaled: torch.Tensor, threshold: Floats, is_open: Sequence[bool], keys: Sequence[Sequence[DrawKey]]
+    ) -> list[list[int]]:
+        """One token per key and row from softmax of `scaled` [rows, vocab] over the tokens >= `threshold` [rows].
+
+        Rows that are open have no threshold of their own: all tokens count, and their `threshold` is overwritten.
+        """
+        best_logit = scaled.amax(dim=1).double().cpu().numpy()
+        opened = np.array(is_open)
+        threshold = np.where(opened, best_logit - HEAD_WINDOW, threshold)
+        rows, tokens, logits = kept(scaled, threshold)
+        counts = np.bincount(rows, minlength=len(keys))
+        wide = np.flatnonzero(opened & (counts > MAX_HEAD)) if self._vocab_size > MAX_HEAD else ()
+        if len(wide):
+            for i in wide:
+                threshold[i] = largest_values(scaled[i : i + 1], NARROW_HEAD)[0, -1]
+            rows, tokens, logits = kept(scaled, threshold)
+            counts = np.bincount(rows, minlength=len(keys))
+        starts = np.cumsum(counts) - counts
+
+        owners = np.repeat(np.arange(len(keys)), [len(row_keys) for row_keys in keys])
+        flat_keys = [key for row_keys in keys for key in row_keys]
+        if len(owners) > len(keys):  # some row is drawn from several times: its pairs count once per draw
+            repeated = np.concatenate([np.arange(starts[row], starts[row] + counts[row]) for row in owners])
+            noise = self._noise.gumbel(flat_keys, counts[owners], tokens[repeated])
+            ids, best = _winners(logits[repeated] + noise, tokens[repeated], counts[owners])
+        else:
+            ids, best = _winners(logits + self._noise.gumbel(flat_keys, counts, tokens), tokens, counts)
+        if opened.any():
+            lump = self._log_tail_weight(scaled, best_logit, logits, starts, counts, opened)[owners]
+            ones = np.ones(len(owners), dtype=np.int64)
+            lump += self._noise.gumbel(flat_keys, ones, ones * self._lump_id)
+            for draw in np.flatnonzero(lump > best):
+                row = owners[draw]
+                ids[draw] = self._from_tail(scaled[row], float(threshold[row]), flat_keys[draw], fallback=ids[draw])
+        cursor = iter(ids)
+        return [[next(cursor) for _ in row_keys] for row_keys in keys]
+
+    def _log_tail_weight(
+        self,
+        scaled: torch.Tensor,
+        best_logit: Floats,
+        logits: Floats,
+        starts: Ints,
+        counts: Ints,
+        opened: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    ) -> Floats:
+        """log of the summed exp(logit) outside the head per row; -inf where that is nothing or the row is not open."""
+        everything = 1.0 / peak_probability(scaled)
+        relative = np.exp(logits - np.repeat(best_logit, counts))
+        head = np.array([relative[s : s + c].sum() for s, c in zip(starts, counts, strict=True)])
+        tail = np.where(opened, np.maximum(everything - head, 0.0), 0.0)
+        with np.errstate(divide="ignore"):
+            log_weight: Floats = np.log(tail) + best_logit
+        return log_weight
+
+    def _from_tail(self, row: torch.Tensor, threshold: float, key: DrawKey, fallback: int) -> int:
+        """A token of row [vocab] below the threshold; `fallback` if rounding made up a tail that is not there."""
+        limit = np.float32(threshold).item()
+        weights = torch.where(row < limit, (row - limit).double().exp(), 0.0)
+        cumulative = weights.cumsum(dim=0)
+        total = float(cumulative[-1])
+        if not total > 0.0:
+            return fallback
+        u = float(self._noise.uniform([key], np.array([1]), np.array([self._inside_lump_id]))[0])
+        found = torch.searchsorted(
+            cumulative, torch.tensor([u * total], dtype=torch.float64, device=row.device), right=True
+        )
+        return min(int(found), self._vocab_size - 1)
+
+
+def _winners(scores: Floats, tokens: Ints, counts: Ints) -> tuple[list[int], Floats]:
+    """Token and score of the best pair in each group of `counts` consecutive pairs.
+
+    A group is empty only if its logits are NaN. It still gets a valid id: one broken request must not end the others.
+    """
+    ids: list[int] = []
+    best = np.full(len(counts), np.inf)
+    start = 0
+    for group, count in enumerate(counts):
+        if count:
+            winner = start + int(scores[start : start + count].argmax())
+            ids.append(int(tokens[winner]))
+            best[group] = scores[winner]
+        else:
+            ids.append(0)
+        start += count
+    return ids, best
