@@ -27,7 +27,10 @@ def build_engine_loop(config: EngineConfig) -> EngineLoop:
     torch.set_flush_denormal(True)
     model = load_model(config.model, dtype=config.dtype, decoder=config.decoder)
     processor = load_processor(config.model)
-    loop = build_loop(config, model, guide_factory=GuideFactory(processor.tokenizer, model.spec.vocab_size))
+    eos = model.spec.eos_token_ids
+    # Without an end-of-sequence token no guided output could end; such requests are refused when they come.
+    guides = GuideFactory(processor.tokenizer, eos) if eos and processor.tokenizer.is_fast else None
+    loop = build_loop(config, model, guide_factory=guides)
     if config.warmup:
         loop.warm_up()
     return loop

@@ -68,7 +68,7 @@ def _ready(loop: EngineLoop, load_s: float) -> Ready:
         num_kv_blocks=kv.num_blocks,
         kv_bytes=2 * kv.key.nbytes,
         dtype=str(loop.runner.model.dtype).removeprefix("torch."),
-        decoder=loop.decoder,
+        decoder="fused" if getattr(loop.runner.model, "fused", None) is not None else "hf",
         load_s=load_s,
         eos_token_ids=spec.eos_token_ids,
     )

@@ -31,7 +31,8 @@ _log = structlog.get_logger(__name__)
 class _Waterfall:
     """Where the time to a request's first token went, seconds."""
 
-    arrival_s: float
+    queued_s: float
+    """When the engine took it. The front end's preprocessing came before."""
     queue_s: float = 0.0
     encode_s: float = 0.0
     first_token_s: float | None = None
@@ -43,7 +44,7 @@ class _Waterfall:
     def prefill_s(self) -> float:
         if self.first_token_s is None:
             return 0.0
-        return max(0.0, self.first_token_s - self.arrival_s - self.queue_s - self.encode_s)
+        return max(0.0, self.first_token_s - self.queued_s - self.queue_s - self.encode_s)
 
 
 class EngineLoop:
@@ -73,7 +74,11 @@ class EngineLoop:
     def compile_guide(self, sampling: SamplingParams) -> Guide:
         """Thread-safe. Raises InvalidRequestError for a grammar that cannot be compiled."""
         if self._guides is None or sampling.guided is None:
-            raise InvalidRequestError("guided decoding needs a fast tokenizer, which this model does not have")
+            raise InvalidRequestError(
+                "guided decoding needs a fast tokenizer and an end-of-sequence token, and this model lacks one of them; "
+                "leave response_format out",
+                param="response_format",
+            )
         return self._guides.compile(sampling.guided)
 
     def add(self, request: Request, prompt: PromptInput, *, seed: int = 0, guide: Guide | None = None) -> None:
@@ -84,7 +89,7 @@ class EngineLoop:
         except BaseException:
             self.scheduler.abort_group(request.group_id)
             raise
-        self._waterfalls[request.group_id] = _Waterfall(request.arrival_s, choices=request.sampling.n)
+        self._waterfalls[request.group_id] = _Waterfall(self._clock.now_s(), choices=request.sampling.n)
 
     def abort(self, group_id: str) -> None:
         """End all choices of a request, in whatever state. Unknown ids are ignored: they may just have finished."""
@@ -115,8 +120,8 @@ class EngineLoop:
             _log.exception("step_failed", rows=len(plan.rows), tokens=plan.num_tokens, images=len(plan.encode))
             return events + self._end(self.scheduler.fail(plan, self._clock.now_s()))
         now_s = self._clock.now_s()
-        for item in plan.encode:
-            if (waterfall := self._waterfalls.get(requests[item.request_id].group_id)) is not None:
+        for group_id in {requests[item.request_id].group_id for item in plan.encode}:
+            if (waterfall := self._waterfalls.get(group_id)) is not None:
                 waterfall.encode_s += result.encode_s
         ids = {name: [token.token_id for token in tokens] for name, tokens in result.samples.items()}
         committed = self.scheduler.commit(plan, ids, now_s)
@@ -162,7 +167,7 @@ class EngineLoop:
         for request in requests:
             waterfall = self._waterfalls.get(request.group_id)
             if waterfall is not None and not waterfall.queue_s and request.scheduled_s is not None:
-                waterfall.queue_s = max(1e-9, request.scheduled_s - request.arrival_s)
+                waterfall.queue_s = max(1e-9, request.scheduled_s - waterfall.queued_s)
                 waterfall.cached_tokens = request.num_cached_tokens
 
     def _publish(self, committed: list[CommittedTokens], result: StepResult, now_s: float) -> list[TokenEvent]:
@@ -173,20 +178,23 @@ class EngineLoop:
             if child.index and len(child.output_token_ids) == len(event.token_ids):
                 parent = child.group_id
                 self.runner.fork(parent, child)
-        published = []
+        published, ended = [], []
         for event in committed:
             request = event.request
             waterfall = self._waterfalls[request.group_id]
             if waterfall.first_token_s is None:
                 waterfall.first_token_s = now_s
-            if event.finish_reason is None:
-                for token_id in event.token_ids:
-                    self.runner.accept(request, token_id)
-            published.append(self._event(request, event.token_ids, event.finish_reason, logprobs.get(request.request_id)))
-        for event in committed:
-            if event.finish_reason is not None:
-                self.runner.forget_choice(event.request.request_id)
-                self._choice_ended(event.request, self._waterfalls[event.request.group_id])
+            reason = event.finish_reason
+            if reason is None and not self.runner.accept(request, event.token_ids):
+                # The grammar ran out of its work budget: what was generated is an invalid beginning.
+                reason = FinishReason.ERROR
+                self.scheduler.finish(request.request_id, reason)
+            published.append(self._event(request, event.token_ids, reason, logprobs.get(request.request_id)))
+            if reason is not None:
+                ended.append(request)
+        for request in ended:
+            self.runner.forget_choice(request.request_id)
+            self._choice_ended(request, self._waterfalls[request.group_id])
         return published
 
     def _logprobs(self, result: StepResult) -> dict[str, tuple[TokenLogprob, ...]]:
@@ -212,7 +220,8 @@ class EngineLoop:
             token_ids=token_ids,
             logprobs=logprobs,
             finish_reason=finish_reason,
-            stop_token_id=request.stop_token_id,
+            # OpenAI's stop_reason names what the client asked for; the model's own end token is not news.
+            stop_token_id=request.stop_token_id if request.stop_token_id in request.sampling.stop_token_ids else None,
             cached_tokens=waterfall.cached_tokens,
             queue_s=waterfall.queue_s,
             encode_s=waterfall.encode_s,

@@ -71,12 +71,15 @@ class Runner:
             _history=None,
         )
 
-    def accept(self, request: Request, token_id: int) -> None:
-        """A sampled token became part of the output."""
+    def accept(self, request: Request, token_ids: Sequence[int]) -> bool:
+        """Sampled tokens became part of the output. False if the request's grammar cannot go on from here."""
         row = self._rows[request.request_id]
         row.choices = (request.index,)
-        if row.guide is not None:
+        if row.guide is None:
+            return True
+        for token_id in token_ids:
             row.guide.advance(token_id)
+        return row.guide.error is None
 
     def forget_choice(self, request_id: str) -> None:
         self._rows.pop(request_id, None)
