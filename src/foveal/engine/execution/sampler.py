@@ -85,8 +85,7 @@ class Sampler:
             params = [rows[i].params for i in random]
             temperature = torch.tensor([p.temperature for p in params], device=processed.device)
             scaled = select_rows(processed, random) / temperature.unsqueeze(1)
-            is_open = [not has_filters(p) for p in params]
-            drawn = self._gumbel.draw(scaled, thresholds(scaled, params), is_open, [_keys(rows[i]) for i in random])
+            drawn = self._gumbel.draw(scaled, thresholds(scaled, params), [_keys(rows[i]) for i in random])
             for i, tokens in zip(random, drawn, strict=True):
                 result[i] = tokens
         return result

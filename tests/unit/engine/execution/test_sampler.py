@@ -76,7 +76,7 @@ def test_distribution_agrees_with_hf_logits_processors(seed: int, vocab: int, **
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("vocab", [7, 3000])
+@pytest.mark.parametrize("vocab", [7, 3000, 12000])
 def test_nucleus_wider_than_the_first_look_agrees_with_hf(vocab: int) -> None:
     logits = random_logits(1, vocab, scale=0.01)
     row = row_of(top_p=0.95)
@@ -146,19 +146,19 @@ def test_sampled_tokens_follow_the_distribution(kwargs: dict[str, Any]) -> None:
     assert statistic < 30  # chi-square, at most 7 degrees of freedom: p < 1e-4; the draws are fixed by the seed
 
 
-@pytest.mark.parametrize("level", [-7.9, -8.5])
-def test_a_large_vocabulary_is_drawn_from_its_head_and_its_tail_alike(level: float) -> None:
+@pytest.mark.parametrize(("level", "kwargs"), [(-7.9, {}), (-8.5, {}), (-7.9, {"min_p": 1e-4})])
+def test_a_large_vocabulary_is_drawn_from_its_head_and_its_tail_alike(level: float, kwargs: dict[str, Any]) -> None:
     vocab, draws, choices = 6000, 6400, 16
     logits = torch.full((1, vocab), level)
     logits[0, 10], logits[0, 5990] = 0.0, -1.0
-    logits[0, :3] = float("-inf")
+    logits[0, :3] = -12.0 if kwargs else float("-inf")
     sampler = Sampler(vocab)
     counts: Counter[int] = Counter()
     for position in range(draws // choices):
-        row = row_of(seed=1, output=[0] * position, choices=tuple(range(choices)))
+        row = row_of(seed=1, output=[0] * position, choices=tuple(range(choices)), **kwargs)
         counts.update(token_ids(sampler.sample(logits, [row]))[0])
     groups = [range(3), [10], [5990], range(11, 1500), range(1500, 3000), range(3000, 5990), range(5991, 6000)]
-    probabilities = sampler.probabilities(logits, [row_of()])[0]
+    probabilities = sampler.probabilities(logits, [row_of(**kwargs)])[0]
     expected = [float(probabilities[list(group)].sum()) * draws for group in groups]
     observed = [sum(counts[token] for token in group) for group in groups]
     assert observed[0] == 0

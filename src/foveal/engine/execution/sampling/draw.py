@@ -4,9 +4,9 @@ The Gumbel-max trick: argmax(logit + Gumbel noise of that token) follows softmax
 through the inverse CDF because logits that differ by rounding (another batch shape, another GEMM kernel) move *every*
 boundary of a CDF, but flip an argmax only if its two best are as close.
 
-Noise for a whole vocabulary would cost more than the rest of the sampler, so unfiltered rows are drawn in two levels,
-which is exact as well: the head (tokens within HEAD_WINDOW of the best) token by token, all the rest as one lump of
-their summed weight; only if the lump wins, which is rare, is a token of the tail chosen, by its CDF.
+Noise for a whole vocabulary would cost more than the rest of the sampler, so rows with many candidates are drawn in two
+levels, which is exact as well: the head (tokens within HEAD_WINDOW of the best) token by token, all the rest as one lump
+of their summed weight; only if the lump wins, which is rare, is a token of the tail chosen, by its CDF.
 """
 
 from __future__ import annotations
@@ -14,10 +14,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from foveal.engine.execution.sampling.random_stream import DrawKey, TokenNoise
-from foveal.engine.execution.sampling.vocabulary_ops import Floats, Ints, kept, largest_values, peak_probability
+from foveal.engine.execution.sampling.vocabulary_ops import (
+    Floats,
+    Ints,
+    kept,
+    largest_values,
+    maximum,
+    peak_probability,
+    select_rows,
+)
 
 __all__ = ["GumbelDraw"]
 
@@ -40,39 +49,39 @@ class GumbelDraw:
         self._inside_lump_id = vocab_size + 1
         self._noise = TokenNoise(vocab_size + 2)
 
-    def draw(
-        self, scaled: torch.Tensor, threshold: Floats, is_open: Sequence[bool], keys: Sequence[Sequence[DrawKey]]
-    ) -> list[list[int]]:
-        """One token per key and row from softmax of `scaled` [rows, vocab] over the tokens >= `threshold` [rows].
+    def draw(self, scaled: torch.Tensor, floor: Floats, keys: Sequence[Sequence[DrawKey]]) -> list[list[int]]:
+        """One token per key and row from softmax of `scaled` [rows, vocab] over the tokens >= `floor` [rows].
 
-        Rows that are open have no threshold of their own: all tokens count, and their `threshold` is overwritten.
+        `floor` is -inf where all tokens count.
         """
-        best_logit = scaled.amax(dim=1).double().cpu().numpy()
-        opened = np.array(is_open)
-        threshold = np.where(opened, best_logit - HEAD_WINDOW, threshold)
+        best = maximum(scaled)
+        split = np.isneginf(floor)  # rows drawn in two levels
+        threshold = np.where(split, best - HEAD_WINDOW, floor)
         rows, tokens, logits = kept(scaled, threshold)
         counts = np.bincount(rows, minlength=len(keys))
-        wide = np.flatnonzero(opened & (counts > MAX_HEAD)) if self._vocab_size > MAX_HEAD else ()
-        if len(wide):
-            for i in wide:
+        if counts.max() > MAX_HEAD and self._vocab_size > MAX_HEAD:
+            wide = counts > MAX_HEAD
+            limits = torch.from_numpy(floor.astype(np.float32)).to(scaled.device).unsqueeze(1)
+            scaled = torch.where(scaled >= limits, scaled, float("-inf"))  # so that the tail ends at the floor
+            for i in wide.nonzero()[0]:
                 threshold[i] = largest_values(scaled[i : i + 1], NARROW_HEAD)[0, -1]
+            split |= wide
             rows, tokens, logits = kept(scaled, threshold)
             counts = np.bincount(rows, minlength=len(keys))
         starts = np.cumsum(counts) - counts
+        log_tail = self._log_tail_weight(scaled, best, logits, starts, counts, split) if split.any() else None
 
-        owners = np.repeat(np.arange(len(keys)), [len(row_keys) for row_keys in keys])
         flat_keys = [key for row_keys in keys for key in row_keys]
-        if len(owners) > len(keys):  # some row is drawn from several times: its pairs count once per draw
-            repeated = np.concatenate([np.arange(starts[row], starts[row] + counts[row]) for row in owners])
-            noise = self._noise.gumbel(flat_keys, counts[owners], tokens[repeated])
-            ids, best = _winners(logits[repeated] + noise, tokens[repeated], counts[owners])
-        else:
-            ids, best = _winners(logits + self._noise.gumbel(flat_keys, counts, tokens), tokens, counts)
-        if opened.any():
-            lump = self._log_tail_weight(scaled, best_logit, logits, starts, counts, opened)[owners]
+        owners = np.arange(len(keys))
+        if len(flat_keys) > len(keys):  # some row is drawn from several times: its pairs count once per draw
+            owners = np.repeat(owners, [len(row_keys) for row_keys in keys])
+            pairs = np.concatenate([np.arange(starts[row], starts[row] + counts[row]) for row in owners])
+            tokens, logits, counts = tokens[pairs], logits[pairs], counts[owners]
+        ids, scores = _winners(logits + self._noise.gumbel(flat_keys, counts, tokens), tokens, counts)
+        if log_tail is not None:
             ones = np.ones(len(owners), dtype=np.int64)
-            lump += self._noise.gumbel(flat_keys, ones, ones * self._lump_id)
-            for draw in np.flatnonzero(lump > best):
+            lumps = log_tail[owners] + self._noise.gumbel(flat_keys, ones, ones * self._lump_id)
+            for draw in (lumps > scores).nonzero()[0]:
                 row = owners[draw]
                 ids[draw] = self._from_tail(scaled[row], float(threshold[row]), flat_keys[draw], fallback=ids[draw])
         cursor = iter(ids)
@@ -81,19 +90,21 @@ class GumbelDraw:
     def _log_tail_weight(
         self,
         scaled: torch.Tensor,
-        best_logit: Floats,
+        best: Floats,
         logits: Floats,
         starts: Ints,
         counts: Ints,
-        opened: np.ndarray[tuple[int], np.dtype[np.bool_]],
+        split: npt.NDArray[np.bool_],
     ) -> Floats:
-        """log of the summed exp(logit) outside the head per row; -inf where that is nothing or the row is not open."""
-        everything = 1.0 / peak_probability(scaled)
-        relative = np.exp(logits - np.repeat(best_logit, counts))
+        """log of the summed exp(logit) outside the head per row; -inf where that is nothing or the row is not split."""
+        relative = np.exp(logits - best.repeat(counts))
         head = np.array([relative[s : s + c].sum() for s, c in zip(starts, counts, strict=True)])
-        tail = np.where(opened, np.maximum(everything - head, 0.0), 0.0)
+        tail = np.zeros(len(best))
+        indices = split.nonzero()[0]
+        everything = 1.0 / peak_probability(select_rows(scaled, indices.tolist()))
+        tail[indices] = np.maximum(everything - head[indices], 0.0)
         with np.errstate(divide="ignore"):
-            log_weight: Floats = np.log(tail) + best_logit
+            log_weight: Floats = np.log(tail) + best
         return log_weight
 
     def _from_tail(self, row: torch.Tensor, threshold: float, key: DrawKey, fallback: int) -> int:

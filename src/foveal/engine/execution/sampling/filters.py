@@ -12,11 +12,17 @@ import numpy as np
 import torch
 
 from foveal.core.sampling_params import SamplingParams
-from foveal.engine.execution.sampling.vocabulary_ops import Floats, largest_values, peak_probability, select_rows
+from foveal.engine.execution.sampling.vocabulary_ops import (
+    Floats,
+    largest_values,
+    maximum,
+    peak_probability,
+    select_rows,
+)
 
 __all__ = ["has_filters", "thresholds"]
 
-NUCLEUS_WIDTH = 1024
+NUCLEUS_WIDTHS = (1024, 8192)
 """Top-p looks at that many of the largest logits first; only rows whose nucleus is larger are sorted as a whole."""
 
 
@@ -25,22 +31,24 @@ def has_filters(params: SamplingParams) -> bool:
 
 
 def thresholds(scaled: torch.Tensor, params: Sequence[SamplingParams]) -> Floats:
-    """The lowest logit to keep per row of `scaled` (logits / temperature), float32 [rows, vocab]; [rows].
+    """The lowest logit to keep per row of `scaled` (logits / temperature), float32 [rows, vocab]; [rows], -inf for all.
 
     Order as in HF and vLLM: top-k, then top-p over what is left (renormalised), then min-p relative to the best token.
     """
+    result = np.full(len(params), -np.inf)
+    if not any(has_filters(p) for p in params):
+        return result
     vocab = scaled.shape[1]
     top_k = np.array([p.top_k if 0 < p.top_k < vocab else vocab for p in params])
     top_p = np.array([p.top_p for p in params])
-    result = np.full(len(params), -np.inf)
 
-    only_k = np.flatnonzero((top_k < vocab) & (top_p >= 1.0))
+    only_k = ((top_k < vocab) & (top_p >= 1.0)).nonzero()[0]
     if len(only_k):
         ks = top_k[only_k]
         result[only_k] = largest_values(select_rows(scaled, only_k.tolist()), ks.max())[np.arange(len(ks)), ks - 1]
 
-    pending = np.flatnonzero(top_p < 1.0)
-    for width in (min(NUCLEUS_WIDTH, vocab), vocab):
+    pending = (top_p < 1.0).nonzero()[0]
+    for width in (*(w for w in NUCLEUS_WIDTHS if w < vocab), vocab):
         if not len(pending):
             break
         subset = select_rows(scaled, pending.tolist())
@@ -50,7 +58,7 @@ def thresholds(scaled: torch.Tensor, params: Sequence[SamplingParams]) -> Floats
 
     with_min_p = [i for i, p in enumerate(params) if p.min_p > 0.0]
     if with_min_p:
-        best = select_rows(scaled, with_min_p).amax(dim=1).double().cpu().numpy()
+        best = maximum(select_rows(scaled, with_min_p))
         floor = best + np.log([params[i].min_p for i in with_min_p])
         result[with_min_p] = np.maximum(result[with_min_p], floor)
     return result

@@ -16,7 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["Floats", "Ints", "argmax", "count_above", "kept", "largest_values", "peak_probability", "select_rows"]
+__all__ = [
+    "Floats",
+    "Ints",
+    "argmax",
+    "count_above",
+    "kept",
+    "largest_values",
+    "maximum",
+    "peak_probability",
+    "select_rows",
+]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -27,6 +37,13 @@ def argmax(x: torch.Tensor) -> list[int]:
     if x.device.type == "cpu":
         return [int(i) for i in x.numpy().argmax(axis=1)]
     return [int(i) for i in x.argmax(dim=1).tolist()]
+
+
+def maximum(x: torch.Tensor) -> Floats:
+    """The largest value per row of x [rows, n]; [rows]."""
+    if x.device.type == "cpu":
+        return x.numpy().max(axis=1).astype(np.float64)
+    return x.amax(dim=1).double().cpu().numpy()
 
 
 def largest_values(x: torch.Tensor, k: int) -> Floats:
@@ -44,9 +61,9 @@ def kept(x: torch.Tensor, threshold: Floats) -> tuple[Ints, Ints, Floats]:
     """(row, column, value), [m] each and in row-major order, of all x[row, column] >= threshold[row]."""
     limits = threshold.astype(np.float32)[:, None]
     if x.device.type == "cpu":
-        flat_x = x.numpy().reshape(-1)
-        flat = np.flatnonzero(x.numpy() >= limits)
-        values = flat_x[flat]
+        array = x.numpy()
+        flat = (array >= limits).reshape(-1).nonzero()[0]
+        values = array.reshape(-1)[flat]
     else:
         found = (x >= torch.from_numpy(limits).to(x.device)).view(-1).nonzero()[:, 0]
         values = x.reshape(-1)[found].cpu().numpy()
@@ -60,7 +77,7 @@ def peak_probability(x: torch.Tensor) -> Floats:
 
     softmax reduces each row on its own, unlike sum(), which splits a single row between threads.
     """
-    return x.softmax(dim=1).amax(dim=1).double().cpu().numpy()
+    return maximum(x.softmax(dim=1))
 
 
 def count_above(row: torch.Tensor, value: float) -> int:
