@@ -22,6 +22,7 @@ from transformers.generation.logits_process import (
 
 from foveal.core.sampling_params import SamplingParams
 from foveal.engine.execution.sampler import Sampler, SamplingRow
+from foveal.engine.execution.sampling import vocabulary_ops
 
 torch.set_num_threads(1)
 
@@ -163,6 +164,16 @@ def test_a_large_vocabulary_is_drawn_from_its_head_and_its_tail_alike(level: flo
     observed = [sum(counts[token] for token in group) for group in groups]
     assert observed[0] == 0
     assert sum((o - e) ** 2 / e for o, e in zip(observed[1:], expected[1:], strict=True)) < 28  # p < 1e-4
+
+
+@pytest.mark.parametrize("vocab", [97, 5003, 20000])
+def test_torch_and_numpy_walk_the_vocabulary_alike(vocab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = Sampler(vocab)
+    logits = random_logits(4 * len(MIXED), vocab, scale=1.0)
+    rows = [row_of(seed=i, prompt=[1, i], output=[3] * (i % 5), **MIXED[i % len(MIXED)]) for i in range(len(logits))]
+    on_a_cpu = sampler.sample(logits, rows)
+    monkeypatch.setattr(vocabulary_ops, "_walk_with_numpy", lambda x: False)
+    assert sampler.sample(logits, rows) == on_a_cpu
 
 
 def test_rounding_of_the_logits_hardly_ever_changes_a_draw() -> None:

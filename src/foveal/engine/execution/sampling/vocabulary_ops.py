@@ -34,14 +34,14 @@ Ints = npt.NDArray[np.int64]
 
 def argmax(x: torch.Tensor) -> list[int]:
     """Index of the largest element per row of x [rows, n]; the lowest index among equals."""
-    if x.device.type == "cpu":
+    if _walk_with_numpy(x):
         return [int(i) for i in x.numpy().argmax(axis=1)]
     return [int(i) for i in x.argmax(dim=1).tolist()]
 
 
 def maximum(x: torch.Tensor) -> Floats:
     """The largest value per row of x [rows, n]; [rows]."""
-    if x.device.type == "cpu":
+    if _walk_with_numpy(x):
         return x.numpy().max(axis=1).astype(np.float64)
     return x.amax(dim=1).double().cpu().numpy()
 
@@ -49,7 +49,7 @@ def maximum(x: torch.Tensor) -> Floats:
 def largest_values(x: torch.Tensor, k: int) -> Floats:
     """The k largest values per row of x [rows, n], largest first; [rows, k]."""
     n = x.shape[1]
-    if x.device.type != "cpu":
+    if not _walk_with_numpy(x):
         return x.topk(k, dim=1).values.double().cpu().numpy()
     values = x.numpy()
     if k < n:
@@ -60,7 +60,7 @@ def largest_values(x: torch.Tensor, k: int) -> Floats:
 def kept(x: torch.Tensor, threshold: Floats) -> tuple[Ints, Ints, Floats]:
     """(row, column, value), [m] each and in row-major order, of all x[row, column] >= threshold[row]."""
     limits = threshold.astype(np.float32)[:, None]
-    if x.device.type == "cpu":
+    if _walk_with_numpy(x):
         array = x.numpy()
         flat = (array >= limits).reshape(-1).nonzero()[0]
         values = array.reshape(-1)[flat]
@@ -82,7 +82,7 @@ def peak_probability(x: torch.Tensor) -> Floats:
 
 def count_above(row: torch.Tensor, value: float) -> int:
     """How many elements of row [n] are greater than `value` (a float that holds the tensor's own fp32 value)."""
-    if row.device.type == "cpu":
+    if _walk_with_numpy(row):
         return int(np.count_nonzero(row.numpy() > np.float32(value)))
     return int((row > value).sum())
 
@@ -92,3 +92,7 @@ def select_rows(x: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
     if len(indices) == x.shape[0]:
         return x
     return x.index_select(0, torch.tensor(indices, device=x.device))
+
+
+def _walk_with_numpy(x: torch.Tensor) -> bool:
+    return x.device.type == "cpu"
