@@ -54,6 +54,8 @@ class EngineConfig:
     max_pixel_bytes_in_flight: int = 512 * MIB
     """Preprocessed pixels held for requests that have not finished."""
     warmup: bool = True
+    log_level: str = "info"
+    log_format: Literal["text", "json"] = "text"
 
     def __post_init__(self) -> None:
         self._at_least("max_num_seqs", self.max_num_seqs, 1)

@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+import structlog
+
 from foveal.core.errors import IntegrityError, RequestError
 from foveal.core.priority import Priority
 from foveal.engine.ipc import (
@@ -35,8 +37,11 @@ from foveal.engine.remote_error import describe_error
 from foveal.engine.scheduling.request import ImageRef, ImageSpan, Request
 from foveal.engine.segments import read_segment, unlink_segment
 from foveal.models.image_input import PromptInput, Span
+from foveal.observability.logs import configure_logging
 
 __all__ = ["EngineProcess", "main"]
+
+_log = structlog.get_logger(__name__)
 
 
 def main(fd: int) -> int:
@@ -46,6 +51,7 @@ def main(fd: int) -> int:
     hello = link.receive()
     if not isinstance(hello, StartEngine):
         return 1
+    configure_logging(hello.config.log_level, hello.config.log_format)
     try:
         started_s = time.monotonic()
         from foveal.engine.build import build_engine_loop
@@ -171,7 +177,7 @@ class EngineProcess:
     def _fail(self, message: AddRequest, error: Exception) -> None:
         kind, text, param = describe_error(error)
         if not isinstance(error, RequestError):
-            print(f"engine: request {message.request_id} failed: {text}", file=sys.stderr, flush=True)
+            _log.error("request_failed", request_id=message.request_id, error=text)
         self._link.send(RequestFailed(message.request_id, kind, text, param))
 
     def _build(self, message: AddRequest) -> tuple[Request, PromptInput]:

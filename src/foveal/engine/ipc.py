@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -163,6 +163,8 @@ class StartWorker(Envelope, frozen=True, tag=True):
     model: str
     segment_directory: str
     max_image_pixels: int
+    log_level: str
+    log_format: Literal["text", "json"]
 
 
 class WorkerReady(Envelope, frozen=True, tag=True):

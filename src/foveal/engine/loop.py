@@ -118,7 +118,8 @@ class EngineLoop:
             result = self.runner.execute(plan, requests)
         except Exception:
             _log.exception("step_failed", rows=len(plan.rows), tokens=plan.num_tokens, images=len(plan.encode))
-            return events + self._end(self.scheduler.fail(plan, self._clock.now_s()))
+            self.runner.drop_features(item.content_hash for item in plan.encode)
+            return events + self._end(self.scheduler.fail(plan))
         now_s = self._clock.now_s()
         for group_id in {requests[item.request_id].group_id for item in plan.encode}:
             if (waterfall := self._waterfalls.get(group_id)) is not None:

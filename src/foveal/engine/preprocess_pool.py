@@ -65,7 +65,9 @@ class _Slot:
     """One worker and its successors."""
 
     def __init__(self, config: EngineConfig, directory: Path) -> None:
-        self._hello = StartWorker(config.model, str(directory), config.max_image_pixels)
+        self._hello = StartWorker(
+            config.model, str(directory), config.max_image_pixels, config.log_level, config.log_format
+        )
         self._child: Child | None = None
         self._jobs: dict[int, tuple[asyncio.Future[Prepared], int]] = {}
         self._task: asyncio.Task[None] | None = None

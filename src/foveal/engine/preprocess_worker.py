@@ -25,6 +25,7 @@ from foveal.engine.ipc import (
 )
 from foveal.engine.remote_error import describe_error
 from foveal.engine.segments import write_segment
+from foveal.observability.logs import configure_logging
 
 __all__ = ["main"]
 
@@ -35,6 +36,7 @@ def main(fd: int) -> int:
     hello = link.receive()
     if not isinstance(hello, StartWorker):
         return 1
+    configure_logging(hello.log_level, hello.log_format)
     try:
         worker = PreprocessWorker(hello)
         link.send(WorkerReady(worker.processor.tokenizer.backend_tokenizer.to_str()))

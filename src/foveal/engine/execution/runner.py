@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -88,6 +88,10 @@ class Runner:
         """Drop what all choices of a request share. Its image features stay cached until the plan evicts them."""
         self._states.pop(group_id, None)
 
+    def drop_features(self, content_hashes: Iterable[bytes]) -> None:
+        for content_hash in content_hashes:
+            self._features.pop(content_hash, None)
+
     @property
     def num_held(self) -> int:
         """Prompts and sampling rows held: 0 when idle."""
@@ -101,8 +105,7 @@ class Runner:
     def execute(self, plan: StepPlan, requests: Mapping[str, Request]) -> StepResult:
         result = StepResult()
         self._copy_blocks(plan.copies)
-        for content_hash in plan.evicted_features:
-            self._features.pop(content_hash, None)
+        self.drop_features(plan.evicted_features)
         if plan.encode:
             started = time.perf_counter()
             self._encode(plan.encode, requests)
