@@ -70,11 +70,9 @@ def serve(
 ) -> None:
     """Send chat completions to a server and report latency, throughput, errors and goodput.
 
-    Examples:
+    Example: foveal bench serve http://localhost:8000 --concurrency 16 --num-requests 64 --images random
 
-      foveal bench serve http://localhost:8000 --concurrency 16 --images random
-
-      foveal bench serve http://localhost:8000 --request-rate 4 --duration-s 60 --ttft-sla-ms 500 --json result.json
+    Example: foveal bench serve http://localhost:8000 --request-rate 4 --duration-s 60 --ttft-sla-ms 500
     """
     settings = dict(locals())
     plan = LoadPlan(
