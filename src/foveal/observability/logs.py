@@ -32,7 +32,9 @@ def configure_logging(level: str = "info", log_format: LogFormat = "text", strea
     if log_format == "json":
         final += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        final += [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        # Plain tracebacks: the pretty ones print local variables, and with them prompts and pixels of users.
+        plain = structlog.dev.plain_traceback
+        final += [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final))
     root = logging.getLogger()
