@@ -1,0 +1,1 @@
+"""The recipe that trained the shipped adapter: `python -m foveal.demo.training --help`."""
