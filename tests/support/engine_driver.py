@@ -40,8 +40,8 @@ class EngineDriver:
         self.events: list[object] = []
         self._count = 0
 
-    def add(self, prompt: PromptInput, sampling: SamplingParams, *, seed: int = 0, name: str | None = None) -> str:
-        name = name or f"request-{self._count}"
+    def add(self, prompt: PromptInput, sampling: SamplingParams, *, seed: int = 0, deadline_s: float | None = None) -> str:
+        name = f"request-{self._count}"
         self._count += 1
         spec = self.loop.runner.model.spec
         request = Request(
@@ -49,6 +49,7 @@ class EngineDriver:
             prompt_token_ids=list(prompt.token_ids),
             sampling=sampling,
             arrival_s=self.clock.now_s(),
+            deadline_s=deadline_s,
             images=tuple(
                 ImageRef(i.content_hash, i.num_tokens, i.num_tokens * spec.feature_width * 4, i.encode_tokens)
                 for i in prompt.images

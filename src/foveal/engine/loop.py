@@ -236,6 +236,7 @@ class EngineLoop:
         """Tell about requests that the scheduler has ended without tokens, and forget them."""
         events = []
         for request in requests:
+            self.runner.forget_choice(request.request_id)
             if request.group_id in self._waterfalls:
                 events.append(self._event(request, (), request.finish_reason, None))
                 # A request with n > 1 that had not forked yet stood for all its choices: they end with it.

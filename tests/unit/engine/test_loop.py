@@ -110,15 +110,16 @@ def test_one_stopped_choice_does_not_end_the_others() -> None:
     assert driver.tokens[name, 1] == list(tiny_cases("llava")[0].expected)
 
 
-def test_a_request_past_its_deadline_times_out_with_all_its_choices() -> None:
+@pytest.mark.parametrize("steps", [0, 1, 20])
+def test_a_request_past_its_deadline_times_out_with_all_its_choices(steps: int) -> None:
     driver = EngineDriver(tiny_model("llama"))
-    prompt = tiny_cases("llama")[0].prompt
-    name = driver.add(prompt, greedy(NUM_NEW_TOKENS, n=2))
-    request = driver.loop.scheduler.get(name)
-    assert request is not None
-    driver.loop.scheduler.finish(name, FinishReason.TIMEOUT)
-    driver.loop.abort(name)
-    driver.loop.check_idle()
+    name = driver.add(tiny_cases("llama")[0].prompt, greedy(100, n=2), deadline_s=1.0)
+    for _ in range(steps):
+        driver.step()
+    driver.clock.advance(2.0)
+    driver.run()
+    assert FinishReason.TIMEOUT in driver.finish.values()
+    assert name not in driver.loop._waterfalls
 
 
 def test_a_prompt_that_can_never_fit_is_refused_and_nothing_of_it_is_kept() -> None:
