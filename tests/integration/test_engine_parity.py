@@ -6,10 +6,15 @@ in one batch that starts at different steps.
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import pytest
 import torch
 from support.engine_driver import EngineDriver, greedy
-from support.tiny_models import FAMILIES, NUM_NEW_TOKENS, TinyCase, tiny_cases, tiny_model
+from support.tiny_models import FAMILIES, NUM_NEW_TOKENS, TinyCase, tiny_cases, tiny_image, tiny_model, tiny_processor
+
+from foveal.engine.scheduling.request import Request
+from foveal.models.image_input import PromptInput
 
 BUDGETS = (5, 11, 64)
 
@@ -94,3 +99,37 @@ def test_choices_of_a_greedy_request_are_equal_and_share_the_prompt(family: str)
     driver.run()
     assert [tuple(driver.tokens[name, k]) for k in range(3)] == [case.expected] * 3
     assert driver.loop.stats().prompt_tokens == len(case.prompt.token_ids)
+
+
+def _with_other_picture(case: TinyCase, family: str) -> PromptInput:
+    """The same text and sizes, other pixels."""
+    processor = tiny_processor(family)
+    pictures = [tiny_image(90 + k, image.size) for k, image in enumerate(case.images)]
+    return processor.prepare(case.text, pictures)
+
+
+def _answers_in_a_row(driver: EngineDriver, prompts: list[PromptInput]) -> list[list[int]]:
+    return [driver.answers([prompt], greedy(NUM_NEW_TOKENS))[0] for prompt in prompts]
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "qwen3_vl", "idefics3", "gemma3"])
+def test_a_prefix_hit_never_serves_the_answer_to_another_picture(family: str) -> None:
+    case = tiny_cases(family)[0]
+    prompts = [case.prompt, _with_other_picture(case, family)]
+    cold = [EngineDriver(tiny_model(family)).answers([prompt], greedy(NUM_NEW_TOKENS))[0] for prompt in prompts]
+    assert cold[0] != cold[1], "the pictures make no difference to this model: the test would prove nothing"
+    assert _answers_in_a_row(EngineDriver(tiny_model(family)), prompts) == cold
+
+
+def test_an_image_blind_prefix_key_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutation behind the test above: keys over tokens alone give the second request the first one's picture."""
+
+    def blind_key(request: Request, index: int, block_size: int, parent: bytes) -> bytes:
+        tokens = request.token_slice(index * block_size, (index + 1) * block_size)
+        return blake2b(parent + repr(tokens).encode(), digest_size=16).digest()
+
+    monkeypatch.setattr("foveal.engine.scheduling.prefix_cache.block_key", blind_key)
+    case = tiny_cases("llava")[0]
+    prompts = [case.prompt, _with_other_picture(case, "llava")]
+    cold = EngineDriver(tiny_model("llava")).answers([prompts[1]], greedy(NUM_NEW_TOKENS))[0]
+    assert _answers_in_a_row(EngineDriver(tiny_model("llava")), prompts)[1] != cold
