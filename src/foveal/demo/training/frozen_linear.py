@@ -7,6 +7,8 @@ Source of the idea: SwitchBack (Wortsman et al., 2023).
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -17,7 +19,9 @@ class Int8Weight:
     def __init__(self, weight: torch.Tensor) -> None:
         scales = (weight.abs().amax(1) / 127).clamp_min(1e-8).double()
         zero_points = torch.zeros(len(weight), dtype=torch.long)
-        quantised = torch.quantize_per_channel(weight.float(), scales, zero_points, 0, torch.qint8)
+        with warnings.catch_warnings():  # the only int8 linear that torch packs for CPUs; deprecated since 2.13
+            warnings.simplefilter("ignore", UserWarning)
+            quantised = torch.quantize_per_channel(weight.float(), scales, zero_points, 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(quantised, None)
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
