@@ -1,6 +1,6 @@
 """What the KV cache is worth (mission row B5): the same answers with it and with everything recomputed for each token.
 
-    python benchmarks/kv_cache.py --model .demo/foveal-demo
+python benchmarks/kv_cache.py --model .demo/foveal-demo
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
-from support.record import write_result  # noqa: E402
+from support.record import write_result
 
-from foveal.core.clock import MonotonicClock  # noqa: E402
-from foveal.core.sampling_params import SamplingParams  # noqa: E402
-from foveal.engine.build import build_loop  # noqa: E402
-from foveal.engine.config import EngineConfig  # noqa: E402
-from foveal.engine.loop import EngineLoop  # noqa: E402
-from foveal.engine.scheduling.request import Request  # noqa: E402
-from foveal.models.image_input import PromptInput  # noqa: E402
-from foveal.models.loading import load_model, load_processor  # noqa: E402
+from foveal.core.clock import MonotonicClock
+from foveal.core.sampling_params import SamplingParams
+from foveal.engine.build import build_loop
+from foveal.engine.config import EngineConfig
+from foveal.engine.loop import EngineLoop
+from foveal.engine.scheduling.request import Request
+from foveal.models.image_input import PromptInput
+from foveal.models.loading import load_model, load_processor
 
 PROMPT = "Write a long story about a lighthouse, a storm and the people who live by the sea."
 
@@ -74,7 +74,9 @@ def main() -> None:
         same = answers["with KV cache"] == answers["without"]
         ratio = rate["with KV cache"] / rate["without"]
         figures.append({"new_tokens": new_tokens, "tokens_per_s": rate, "ratio": ratio, "same_tokens": same})
-        table.add_row(str(new_tokens), f"{rate['with KV cache']:.1f}", f"{rate['without']:.1f}", f"{ratio:.1f}", str(same))
+        table.add_row(
+            str(new_tokens), f"{rate['with KV cache']:.1f}", f"{rate['without']:.1f}", f"{ratio:.1f}", str(same)
+        )
     Console().print(table)
     print("written to", write_result("kv_cache", {"prompt_tokens": len(token_ids), "rows": figures}))
 

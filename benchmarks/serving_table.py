@@ -29,12 +29,12 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
-from support.record import write_result  # noqa: E402
+from support.record import write_result
 
-from foveal.core.sampling_params import SamplingParams  # noqa: E402
-from foveal.engine.api import GenerationRequest  # noqa: E402
-from foveal.engine.async_engine import AsyncEngine  # noqa: E402
-from foveal.engine.config import EngineConfig  # noqa: E402
+from foveal.core.sampling_params import SamplingParams
+from foveal.engine.api import GenerationRequest
+from foveal.engine.async_engine import AsyncEngine
+from foveal.engine.config import EngineConfig
 
 CONCURRENCIES = (1, 4, 16)
 QUESTION = "How many shapes are there?"
@@ -128,7 +128,9 @@ class HuggingFace:
         return samples, time.perf_counter() - started
 
 
-async def closed_loop(engine: AsyncEngine, images: Sequence[bytes], concurrency: int, new_tokens: int) -> tuple[list[Sample], float]:
+async def closed_loop(
+    engine: AsyncEngine, images: Sequence[bytes], concurrency: int, new_tokens: int
+) -> tuple[list[Sample], float]:
     waiting = list(enumerate(images))[::-1]
     samples: dict[int, Sample] = {}
     sampling = SamplingParams(max_tokens=new_tokens, temperature=0.0, ignore_eos=True)
@@ -169,8 +171,12 @@ async def main() -> None:
         samples, wall_s = result
         figures = summarise(samples, wall_s)
         runs.setdefault((name, concurrency), []).append(figures)
-        agreement.setdefault(name, []).extend(a.token_ids == b.token_ids for a, b in zip(samples, reference, strict=True))
-        console.print(f"  {name:18} c={concurrency:<2} {figures.tokens_per_s:7.1f} tok/s  TTFT p50 {figures.ttft_p50_ms:7.0f} ms")
+        agreement.setdefault(name, []).extend(
+            a.token_ids == b.token_ids for a, b in zip(samples, reference, strict=True)
+        )
+        console.print(
+            f"  {name:18} c={concurrency:<2} {figures.tokens_per_s:7.1f} tok/s  TTFT p50 {figures.ttft_p50_ms:7.0f} ms"
+        )
 
     async with (
         AsyncEngine(EngineConfig(**base)) as continuous,
@@ -207,7 +213,9 @@ def report(
     agreement: dict[str, list[bool]],
     options: argparse.Namespace,
 ) -> None:
-    table = Table(title=f"{Path(options.model).name}, float32, {options.new_tokens} new tokens, medians of {options.rounds} rounds")
+    table = Table(
+        title=f"{Path(options.model).name}, float32, {options.new_tokens} new tokens, medians of {options.rounds} rounds"
+    )
     for column in ("system", "concurrency", "TTFT p50 ms", "TTFT p95 ms", "tok/s", "req/s", "x HF one by one"):
         table.add_column(column, justify="left" if column == "system" else "right")
     rows = []
@@ -216,7 +224,9 @@ def report(
         for (name, concurrency), figures in runs.items():
             if concurrency != c:
                 continue
-            median = Figures(*(statistics.median(getattr(f, key) for f in figures) for key in Figures.__dataclass_fields__))
+            median = Figures(
+                *(statistics.median(getattr(f, key) for f in figures) for key in Figures.__dataclass_fields__)
+            )
             ratio = median.tokens_per_s / baseline
             rows.append({"system": name, "concurrency": c, **asdict(median), "ratio": ratio})
             table.add_row(

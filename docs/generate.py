@@ -1,6 +1,6 @@
 """Write the reference pages that follow from code. `tests/docs/` fails when a page drifts.
 
-    make docs
+make docs
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def _help_of(command: Any, summary: str) -> list[str]:
         lines += ["| name | default | |", "|---|---|---|"]
     for parameter in arguments:
         name = parameter.metavar or parameter.name.upper()
-        lines.append(f"| `{name}` | {'required' if parameter.required else ''} | {_one_line(getattr(parameter, 'help', ''))} |")
+        lines.append(
+            f"| `{name}` | {'required' if parameter.required else ''} | {_one_line(getattr(parameter, 'help', ''))} |"
+        )
     for parameter in options:
         names = "/".join([*parameter.opts, *parameter.secondary_opts])
         lines.append(f"| `{names}` | {_default(parameter)} | {_one_line(parameter.help)} |")

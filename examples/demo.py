@@ -1,6 +1,6 @@
 """The demo: assemble the demo VLM if needed, serve it, and ask three questions about the pictures beside this file.
 
-    python examples/demo.py --model .demo/foveal-demo
+python examples/demo.py --model .demo/foveal-demo
 """
 
 from __future__ import annotations
@@ -96,7 +96,17 @@ def main() -> None:
     url = f"http://127.0.0.1:{port}"
     with console.status(f"Starting the server on {url}"):
         server = subprocess.Popen(
-            [*foveal, "serve", options.model, "--port", str(port), "--served-model-name", "foveal-demo", "--log-level", "warning"]
+            [
+                *foveal,
+                "serve",
+                options.model,
+                "--port",
+                str(port),
+                "--served-model-name",
+                "foveal-demo",
+                "--log-level",
+                "warning",
+            ]
         )
         try:
             wait_until_ready(url, server)
@@ -111,7 +121,8 @@ def main() -> None:
             console.print(f"[bold]{item['image']}[/]  {item['question']}", highlight=False)
             console.print(f"  [green]{answer.strip()}[/]", highlight=False)
             console.print(
-                f"  [dim]TTFT {first_s * 1e3:.0f} ms {rate} ({usage.get('prompt_tokens')} prompt tokens)[/]\n", highlight=False
+                f"  [dim]TTFT {first_s * 1e3:.0f} ms {rate} ({usage.get('prompt_tokens')} prompt tokens)[/]\n",
+                highlight=False,
             )
         if options.keep_serving:
             console.print(f"Serving on {url} until Ctrl-C")
@@ -120,7 +131,9 @@ def main() -> None:
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(60)
-    console.print(f"Next: [bold].venv/bin/foveal chat {options.model} --image examples/images/{QUESTIONS[0]['image']}[/]")
+    console.print(
+        f"Next: [bold].venv/bin/foveal chat {options.model} --image examples/images/{QUESTIONS[0]['image']}[/]"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Token-exact in float32 against single-request `generate`: all families on tiny models, then the demo VLM.
 
-    python benchmarks/acceptance/01_token_exact.py --model .demo/foveal-demo
+python benchmarks/acceptance/01_token_exact.py --model .demo/foveal-demo
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 from support.record import write_result  # noqa: E402
 
 from foveal.core.clock import ManualClock  # noqa: E402
+from foveal.core.sampling_params import SamplingParams  # noqa: E402
 from foveal.engine.build import build_loop  # noqa: E402
 from foveal.engine.config import EngineConfig  # noqa: E402
 from foveal.engine.scheduling.request import ImageRef, ImageSpan, Request  # noqa: E402
-from foveal.core.sampling_params import SamplingParams  # noqa: E402
 from foveal.models.image_input import PromptInput  # noqa: E402
 from foveal.models.loading import load_model, load_processor  # noqa: E402
 
@@ -35,7 +35,11 @@ def tiny_families() -> str:
     """The parity and mutation tests, with their names."""
     tests = ["tests/integration/test_engine_parity.py", "tests/contract"]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--no-header", *tests], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", "-q", "--no-header", *tests],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     last = run.stdout.strip().splitlines()[-1]
     if run.returncode:
@@ -101,7 +105,9 @@ def request_of(name: str, prompt: PromptInput) -> Request:
         prompt_token_ids=list(prompt.token_ids),
         sampling=SamplingParams(max_tokens=NEW_TOKENS, temperature=0.0),
         arrival_s=0.0,
-        images=tuple(ImageRef(i.content_hash, i.num_tokens, i.num_tokens * 4096, i.encode_tokens) for i in prompt.images),
+        images=tuple(
+            ImageRef(i.content_hash, i.num_tokens, i.num_tokens * 4096, i.encode_tokens) for i in prompt.images
+        ),
         spans=tuple(ImageSpan(s.offset, s.length, s.image_index, s.feature_offset) for s in prompt.spans),
     )
 

@@ -1,6 +1,6 @@
 """Nothing is left behind: a long random run of the scheduler, then 500 HTTP requests with random disconnects.
 
-    python benchmarks/acceptance/02_no_leaks.py --model .demo/foveal-demo
+python benchmarks/acceptance/02_no_leaks.py --model .demo/foveal-demo
 """
 
 from __future__ import annotations
@@ -66,10 +66,17 @@ class Visitor:
 
     async def visit(self) -> str:
         choose = self._random
-        images = [{"type": "image_url", "image_url": {"url": picture(choose.randrange(40))}}] * choose.choice((0, 1, 1, 3))
+        images = [{"type": "image_url", "image_url": {"url": picture(choose.randrange(40))}}] * choose.choice(
+            (0, 1, 1, 3)
+        )
         body: dict[str, Any] = {
             "model": "foveal-demo",
-            "messages": [{"role": "user", "content": [*images, {"type": "text", "text": f"Say something about {choose.random()}"}]}],
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [*images, {"type": "text", "text": f"Say something about {choose.random()}"}],
+                }
+            ],
             "max_tokens": choose.randint(1, 40),
             "stream": choose.random() < 0.7,
             "n": choose.choice((1, 1, 2)),

@@ -213,7 +213,14 @@ async def run(model: str, console: Console) -> tuple[list[Outcome], dict[str, in
             outcomes = await bad_requests(client, site)
             after = sum(p.memory_info().rss for p in family) >> 20
             outcomes += await killed_engine(client)
-        flags = ["--fetch-allow-private", "--fetch-allowed-domain", "127.0.0.1", "--fetch-any-port", "--fetch-timeout", "3"]
+        flags = [
+            "--fetch-allow-private",
+            "--fetch-allowed-domain",
+            "127.0.0.1",
+            "--fetch-any-port",
+            "--fetch-timeout",
+            "3",
+        ]
         with running_server(model, "--served-model-name", MODEL, *flags) as server:
             outcomes += await fetch_cases(Client(session, server), site)
     return outcomes, {"rss_before_mib": before, "rss_after_mib": after}

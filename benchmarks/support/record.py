@@ -19,14 +19,20 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 def machine() -> dict[str, Any]:
     cpu = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
         platform.processor(),
     )
     flags = Path("/proc/cpuinfo").read_text()
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
-        "vector_units": [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if name in flags],
+        "vector_units": [
+            name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if name in flags
+        ],
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
         "torch": version("torch"),
@@ -37,7 +43,9 @@ def machine() -> dict[str, Any]:
 
 def write_result(name: str, figures: Any) -> Path:
     """benchmarks/results/<name>.json"""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     command = " ".join(["python", *(os.path.relpath(sys.argv[0]) if i == 0 else a for i, a in enumerate(sys.argv))])

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-SOURCES = sorted(p for p in (Path(__file__).parents[2] / "src").rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
+SOURCES = sorted(
+    p for p in (Path(__file__).parents[2] / "src").rglob("*.py") if p.name not in ("__init__.py", "__main__.py")
+)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: "/".join(p.parts[-3:]))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.tiny_models import tiny_checkpoint, tiny_image
 
 
@@ -31,7 +32,16 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_prints_the_answer_and_its_timings_as_json(picture: Path) -> None:
     result = _foveal(
-        "run", str(tiny_checkpoint("llava")), "What?", "--image", str(picture), "--max-tokens", "4", "--threads", "1", "--json"
+        "run",
+        str(tiny_checkpoint("llava")),
+        "What?",
+        "--image",
+        str(picture),
+        "--max-tokens",
+        "4",
+        "--threads",
+        "1",
+        "--json",
     )
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)

@@ -16,7 +16,6 @@ from typing import Any
 import psutil
 import pytest
 import pytest_asyncio
-from support.tiny_models import NUM_NEW_TOKENS, tiny_cases, tiny_checkpoint, tiny_image
 
 from foveal.core.errors import (
     EngineDeadError,
@@ -33,6 +32,7 @@ from foveal.engine.async_engine import AsyncEngine
 from foveal.engine.choice_collector import ChoiceCollector
 from foveal.engine.config import EngineConfig
 from foveal.engine.outputs import CompletionOutput
+from support.tiny_models import NUM_NEW_TOKENS, tiny_cases, tiny_checkpoint, tiny_image
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -60,7 +60,9 @@ def _png(seed: int = 0, size: tuple[int, int] = (40, 28)) -> bytes:
     return buffer.getvalue()
 
 
-def _request(text: str = "hello", images: int = 0, *, timeout_s: float | None = None, **sampling: Any) -> GenerationRequest:
+def _request(
+    text: str = "hello", images: int = 0, *, timeout_s: float | None = None, **sampling: Any
+) -> GenerationRequest:
     params = SamplingParams(**({"max_tokens": 8, "temperature": 0.0, "ignore_eos": True} | sampling))
     content = [{"type": "image"}] * images + [{"type": "text", "text": text}]
     return GenerationRequest(
@@ -130,7 +132,9 @@ async def test_random_disconnects_leak_nothing(engine: AsyncEngine) -> None:
     choose = random.Random(0)
 
     async def visit() -> None:
-        request = _request(str(choose.random()), choose.choice((0, 0, 1, 3)), max_tokens=choose.randint(1, 40), n=choose.choice((1, 3)))
+        request = _request(
+            str(choose.random()), choose.choice((0, 0, 1, 3)), max_tokens=choose.randint(1, 40), n=choose.choice((1, 3))
+        )
         stream = engine.generate(request)
         leave_after = choose.choice((0, 1, 3, 1000))
         try:
@@ -170,9 +174,20 @@ async def test_a_stop_string_ends_the_choice_and_never_leaks(engine: AsyncEngine
 
 
 async def test_a_json_schema_is_followed(engine: AsyncEngine) -> None:
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
     request = _request(
-        "json", images=1, max_tokens=64, temperature=1.0, ignore_eos=False, n=2, guided=GuidedDecoding(json_schema=schema)
+        "json",
+        images=1,
+        max_tokens=64,
+        temperature=1.0,
+        ignore_eos=False,
+        n=2,
+        guided=GuidedDecoding(json_schema=schema),
     )
     for choice in await _answer(engine, request):
         assert isinstance(json.loads(choice.text)["ok"], bool)
@@ -203,7 +218,9 @@ async def test_a_time_out_ends_a_running_request(engine: AsyncEngine) -> None:
         (lambda: GenerationRequest("few", SamplingParams(), prompt="<image> a", images=[]), InvalidRequestError),
     ],
 )  # fmt: skip
-async def test_bad_requests_get_their_error_and_hurt_nobody(engine: AsyncEngine, request_: Any, error: type[Exception]) -> None:
+async def test_bad_requests_get_their_error_and_hurt_nobody(
+    engine: AsyncEngine, request_: Any, error: type[Exception]
+) -> None:
     good = asyncio.create_task(_answer(engine, _request("good", images=1, max_tokens=20)))
     with pytest.raises(error):
         await _answer(engine, request_())

@@ -10,11 +10,11 @@ from hashlib import blake2b
 
 import pytest
 import torch
-from support.engine_driver import EngineDriver, greedy
-from support.tiny_models import FAMILIES, NUM_NEW_TOKENS, TinyCase, tiny_cases, tiny_image, tiny_model, tiny_processor
 
 from foveal.engine.scheduling.request import Request
 from foveal.models.image_input import PromptInput
+from support.engine_driver import EngineDriver, greedy
+from support.tiny_models import FAMILIES, NUM_NEW_TOKENS, TinyCase, tiny_cases, tiny_image, tiny_model, tiny_processor
 
 BUDGETS = (5, 11, 64)
 

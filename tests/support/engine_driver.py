@@ -40,7 +40,9 @@ class EngineDriver:
         self.events: list[object] = []
         self._count = 0
 
-    def add(self, prompt: PromptInput, sampling: SamplingParams, *, seed: int = 0, deadline_s: float | None = None) -> str:
+    def add(
+        self, prompt: PromptInput, sampling: SamplingParams, *, seed: int = 0, deadline_s: float | None = None
+    ) -> str:
         name = f"request-{self._count}"
         self._count += 1
         spec = self.loop.runner.model.spec

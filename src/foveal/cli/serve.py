@@ -33,7 +33,8 @@ def serve(
         list[str] | None, typer.Option(help="Name that requests use; repeat for several.  [default: the directory's]")
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option(envvar="FOVEAL_API_KEY", help="Require `Authorization: Bearer KEY` on /v1.", show_envvar=True)
+        str | None,
+        typer.Option(envvar="FOVEAL_API_KEY", help="Require `Authorization: Bearer KEY` on /v1.", show_envvar=True),
     ] = None,
     dtype: flags.Dtype = "auto",
     decoder: flags.Decoder = "auto",
@@ -50,16 +51,22 @@ def serve(
     threads: flags.Threads = None,
     preprocess_workers: Annotated[int, typer.Option(help="Processes that decode pictures and tokenise.")] = 2,
     max_waiting: Annotated[int, typer.Option(help="Requests queued in the engine before new ones get 503.")] = 1024,
-    max_concurrent_requests: Annotated[int, typer.Option(help="Requests at the same time before new ones get 503.")] = 512,
+    max_concurrent_requests: Annotated[
+        int, typer.Option(help="Requests at the same time before new ones get 503.")
+    ] = 512,
     max_images: Annotated[int, typer.Option("--max-images", help="Pictures per request.")] = 16,
-    max_image_pixels: Annotated[int, typer.Option(help="Pixels of one picture, checked before it is decoded.")] = 40_000_000,
+    max_image_pixels: Annotated[
+        int, typer.Option(help="Pixels of one picture, checked before it is decoded.")
+    ] = 40_000_000,
     max_image_mib: Annotated[int, typer.Option(help="Encoded size of one picture, MiB.")] = 20,
     max_body_mib: Annotated[int, typer.Option(help="Size of one request body, MiB.")] = 64,
     request_timeout: Annotated[float, typer.Option(help="Seconds from the complete body to the last byte.")] = 300.0,
     drain_grace: Annotated[float, typer.Option(help="Seconds that running requests get after SIGTERM.")] = 30.0,
     fetch: Annotated[bool, typer.Option("--fetch/--no-fetch", help="Fetch pictures of http(s) URLs.")] = True,
     fetch_timeout: Annotated[float, typer.Option(help="Seconds for one picture, redirects included.")] = 10.0,
-    fetch_allowed_domain: Annotated[list[str] | None, typer.Option(help="Only these domains and their subdomains; repeat.")] = None,
+    fetch_allowed_domain: Annotated[
+        list[str] | None, typer.Option(help="Only these domains and their subdomains; repeat.")
+    ] = None,
     fetch_any_port: Annotated[bool, typer.Option("--fetch-any-port", help="Allow URLs with unusual ports.")] = False,
     fetch_allow_private: Annotated[
         bool, typer.Option("--fetch-allow-private", help="Allow private addresses. Only where every client is trusted.")

@@ -62,10 +62,8 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if self.top_k == -1:  # vLLM's spelling of "all"
             object.__setattr__(self, "top_k", 0)
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        else:
-            object.__setattr__(self, "stop", tuple(self.stop))
+        stop: object = self.stop  # OpenAI takes a bare string too
+        object.__setattr__(self, "stop", (stop,) if isinstance(stop, str) else tuple(self.stop))
         object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
         self._integer("n", self.n, 1, MAX_N)
         if self.max_tokens is not None:

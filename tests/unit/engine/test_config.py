@@ -51,5 +51,11 @@ def test_a_pool_too_small_for_one_sequence_says_which_length_would_fit() -> None
     block = 16 * SPEC.kv_bytes_per_token(2)
     with pytest.raises(ConfigurationError, match="--max-model-len to at most 80"):
         blocks_that_fit(
-            SPEC, element_bytes=2, block_size=16, max_num_seqs=1, max_model_len=160, memory_utilization=0.5, free_bytes=10 * block
+            SPEC,
+            element_bytes=2,
+            block_size=16,
+            max_num_seqs=1,
+            max_model_len=160,
+            memory_utilization=0.5,
+            free_bytes=10 * block,
         )

@@ -12,7 +12,16 @@ from foveal.core import errors
 from foveal.core.errors import FovealError, InvalidRequestError, RequestError
 from foveal.core.sampling_params import GuidedDecoding, SamplingParams
 from foveal.engine.config import EngineConfig
-from foveal.engine.ipc import AbortGroup, AddRequest, FramedSocket, Message, StartEngine, StepEvents, TokenEvent, encode_frame
+from foveal.engine.ipc import (
+    AbortGroup,
+    AddRequest,
+    FramedSocket,
+    Message,
+    StartEngine,
+    StepEvents,
+    TokenEvent,
+    encode_frame,
+)
 from foveal.engine.outputs import TokenLogprob
 from foveal.engine.remote_error import describe_error, rebuild_error
 from foveal.engine.scheduling.request import FinishReason
@@ -22,7 +31,11 @@ MESSAGES: list[Message] = [
     StartEngine(EngineConfig(model="m", max_model_len=7), "/d"),
     AddRequest("r", [1, 2], (), (), None, SAMPLING, 2**63 - 1, 0, 1.5, None, b"salt"),
     StepEvents(
-        (TokenEvent("r", 1, (5,), (TokenLogprob(5, -0.5, 1, ((5, -0.5),)),), FinishReason.STOP, None, 3, 0.1, 0.2, 0.3),),
+        (
+            TokenEvent(
+                "r", 1, (5,), (TokenLogprob(5, -0.5, 1, ((5, -0.5),)),), FinishReason.STOP, None, 3, 0.1, 0.2, 0.3
+            ),
+        ),
         {"num_running": 1},
     ),
     AbortGroup("r"),

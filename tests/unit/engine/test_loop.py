@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.engine_driver import EngineDriver, greedy
-from support.tiny_models import NUM_NEW_TOKENS, tiny_cases, tiny_model, tiny_processor
 
 from foveal.core.errors import PromptTooLongError
 from foveal.core.sampling_params import GuidedDecoding, SamplingParams
 from foveal.engine.execution.guided import GuideFactory
 from foveal.engine.scheduling.request import FinishReason
+from support.engine_driver import EngineDriver, greedy
+from support.tiny_models import NUM_NEW_TOKENS, tiny_cases, tiny_model, tiny_processor
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,9 @@ def test_each_choice_follows_the_grammar_by_itself() -> None:
     prompt = tiny_cases("llama")[0].prompt
     name = driver.add(prompt, sampling, seed=3)
     driver.run()
-    texts = [tiny_processor("llama").tokenizer.decode(driver.tokens[name, k], skip_special_tokens=True) for k in range(3)]
+    texts = [
+        tiny_processor("llama").tokenizer.decode(driver.tokens[name, k], skip_special_tokens=True) for k in range(3)
+    ]
     for text in texts:
         assert text[:3] in ("cat", "dog")
         assert text[3:].isdigit()

@@ -64,7 +64,9 @@ def test_a_full_disk_leaves_no_half_segment(tmp_path: Path, monkeypatch: pytest.
 def test_directories_of_dead_front_ends_are_removed_and_of_living_ones_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
     monkeypatch.setattr(segments, "_root", lambda: tmp_path)
     dead = tmp_path / f"foveal-{child.stdout.strip()}-x"
     alive = segments.create_segment_directory()
