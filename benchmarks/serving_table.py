@@ -2,8 +2,9 @@
 
     python benchmarks/serving_table.py --model .demo/foveal-demo
 
-Each client sends its next request when its last one is answered. A request is one picture (all different) and a question, answered with
-a fixed number of tokens. Systems are interleaved within a round; figures are medians over rounds. All run in float32 on the same threads.
+Each client sends its next request when its last one is answered. A request is one picture (all different) and a question,
+answered with a fixed number of tokens. Systems are interleaved within a round; figures are medians over rounds. All run in
+float32 on the same threads.
 """
 
 from __future__ import annotations

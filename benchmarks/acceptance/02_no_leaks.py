@@ -66,17 +66,11 @@ class Visitor:
 
     async def visit(self) -> str:
         choose = self._random
-        images = [{"type": "image_url", "image_url": {"url": picture(choose.randrange(40))}}] * choose.choice(
-            (0, 1, 1, 3)
-        )
+        image = {"type": "image_url", "image_url": {"url": picture(choose.randrange(40))}}
+        text = {"type": "text", "text": f"Say something about {choose.random()}"}
         body: dict[str, Any] = {
             "model": "foveal-demo",
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [*images, {"type": "text", "text": f"Say something about {choose.random()}"}],
-                }
-            ],
+            "messages": [{"role": "user", "content": [image] * choose.choice((0, 1, 1, 3)) + [text]}],
             "max_tokens": choose.randint(1, 40),
             "stream": choose.random() < 0.7,
             "n": choose.choice((1, 1, 2)),

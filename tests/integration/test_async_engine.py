@@ -74,6 +74,11 @@ def _request(
     )
 
 
+def _picture(data: bytes) -> GenerationRequest:
+    messages = [{"role": "user", "content": [{"type": "image"}]}]
+    return GenerationRequest(f"r{next(_ids)}", SamplingParams(), messages=messages, images=[data])
+
+
 async def _answer(engine: AsyncEngine, request: GenerationRequest) -> tuple[CompletionOutput, ...]:
     collector = ChoiceCollector(request.sampling.n)
     async for output in engine.generate(request):
@@ -211,9 +216,9 @@ async def test_a_time_out_ends_a_running_request(engine: AsyncEngine) -> None:
     [
         (lambda: _request("x" * 2000), PromptTooLongError),
         (lambda: _request(images=5), TooManyImagesError),
-        (lambda: GenerationRequest("bad", SamplingParams(), messages=[{"role": "user", "content": [{"type": "image"}]}], images=[b"no"]), ImageDecodeError),
-        (lambda: GenerationRequest("cut", SamplingParams(), messages=[{"role": "user", "content": [{"type": "image"}]}], images=[_png()[:200]]), ImageDecodeError),
-        (lambda: GenerationRequest("big", SamplingParams(), messages=[{"role": "user", "content": [{"type": "image"}]}], images=[_png(0, (2000, 1000))]), PayloadTooLargeError),
+        (lambda: _picture(b"no"), ImageDecodeError),
+        (lambda: _picture(_png()[:200]), ImageDecodeError),
+        (lambda: _picture(_png(0, (2000, 1000))), PayloadTooLargeError),
         (lambda: GenerationRequest("two", SamplingParams(), prompt="a", prompt_token_ids=[1]), InvalidRequestError),
         (lambda: GenerationRequest("few", SamplingParams(), prompt="<image> a", images=[]), InvalidRequestError),
     ],

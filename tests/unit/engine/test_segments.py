@@ -16,15 +16,15 @@ from foveal.engine import segments
 from foveal.engine.segments import read_segment, unlink_segment, write_segment
 from foveal.models.image_input import ImageInput
 
+SHAPES = hnp.array_shapes(max_dims=4, max_side=5)
+
 
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(
         st.dictionaries(
             st.sampled_from(["pixel_values", "image_grid_thw", "mask"]),
-            hnp.arrays(
-                st.sampled_from([np.float32, np.int64, np.bool_]), hnp.array_shapes(max_dims=4, max_side=5), elements={"allow_nan": False}
-            ),
+            hnp.arrays(st.sampled_from([np.float32, np.int64, np.bool_]), SHAPES, elements={"allow_nan": False}),
             min_size=1,
         ),
         min_size=1,
