@@ -15,22 +15,13 @@ __all__ = ["CompletionRequest"]
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's default for this endpoint."""
 
-_TOKEN_IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}}
-_PROMPT_SCHEMA: dict[str, Any] = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-        _TOKEN_IDS,
-        {"type": "array", "minItems": 1, "items": _TOKEN_IDS},
-    ]
-}
-
 
 class CompletionRequest(GenerationFields, kw_only=True):
     """Unknown fields are ignored (and named in a response header); wrong types are refused."""
 
-    # msgspec cannot tell lists of strings from lists of integers in a union: `prompts()` checks the items.
-    prompt: Annotated[str | list[Any], msgspec.Meta(extra_json_schema=_PROMPT_SCHEMA)]
+    # msgspec cannot tell lists of strings from lists of integers in a union: `prompts()` checks the items and openapi.py
+    # documents them.
+    prompt: str | list[Any]
     logprobs: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 20})] | None = None
     echo: bool | None = None
     suffix: str | None = None

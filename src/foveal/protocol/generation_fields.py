@@ -18,8 +18,6 @@ def _range(**limits: float) -> msgspec.Meta:
     return msgspec.Meta(extra_json_schema=dict(limits))
 
 
-PRIORITY_SCHEMA = [{"type": "integer", "minimum": 0, "maximum": 2}, {"enum": ["P0", "P1", "P2"]}]
-
 INT32 = 2**31 - 1
 """The engine's messages hold no larger numbers."""
 
@@ -87,7 +85,7 @@ class GenerationFields(msgspec.Struct, kw_only=True):
     stop_token_ids: list[Annotated[int, msgspec.Meta(ge=0, le=INT32)]] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
-    priority: Annotated[int | str, msgspec.Meta(extra_json_schema={"anyOf": PRIORITY_SCHEMA})] | None = None
+    priority: int | str | None = None
     """0 to 2 or "P0" to "P2"; 0 is the most urgent."""
     cache_salt: str | None = None
     """Requests with different salts never share cached prefixes."""

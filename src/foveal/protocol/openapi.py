@@ -42,9 +42,27 @@ _ERRORS = {
 }
 
 
+_TOKEN_IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}}
+_TEXT = {"type": "string", "minLength": 1}
+# Fields whose union types say less than the checks behind them.
+_UNIONS: dict[str, list[dict[str, Any]]] = {
+    "priority": [{"type": "integer", "minimum": 0, "maximum": 2}, {"enum": ["P0", "P1", "P2"]}, {"type": "null"}],
+    "prompt": [
+        _TEXT,
+        {"type": "array", "minItems": 1, "items": _TEXT},
+        _TOKEN_IDS,
+        {"type": "array", "minItems": 1, "items": _TOKEN_IDS},
+    ],
+}
+
+
 def openapi_document(version: str) -> dict[str, Any]:
     """`version` is the server's. The result is JSON-compatible and independent of the loaded model."""
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    for request in (ChatCompletionRequest, CompletionRequest):
+        properties = schemas[request.__name__]["properties"]
+        for name in _UNIONS.keys() & properties.keys():
+            properties[name]["anyOf"] = _UNIONS[name]
     return {
         "openapi": "3.1.0",
         "info": {"title": "Foveal", "version": version, "description": "OpenAI-compatible API of one Foveal engine."},
