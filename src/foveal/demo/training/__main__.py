@@ -27,10 +27,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--clip-art", type=Path, help="folder usr/share/openclipart/png of Debian's openclipart-png")
     parser.add_argument("--output", type=Path, default=Path("adapter.safetensors"))
     parser.add_argument("--warm-minutes", type=float, default=5.0, help="projector alone (default 5)")
-    parser.add_argument("--minutes", type=float, default=66.0, help="projector and language model (default 66)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="projector and language model (default 60)")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each (default 2)")
     parser.add_argument("--no-int8", action="store_true", help="frozen products in fp32 (slower)")
-    parser.add_argument("--pictures", type=float, default=1.0, help="share of the training pictures, for a quick try")
+    parser.add_argument("--pictures", type=float, default=1.0, help="share of the training data, for a quick try")
     return parser.parse_args()
 
 
@@ -45,7 +45,8 @@ def make_workspace(options: argparse.Namespace) -> Workspace:
         print(stamped, flush=True)
         log.write(stamped + "\n")
 
-    return Workspace(options.folder, options.cache_dir, options.clip_art, sizes, report)
+    texts = max(6, round(300 * options.pictures))
+    return Workspace(options.folder, options.cache_dir, options.clip_art, sizes, report, texts)
 
 
 def joint_worker(rank: int, options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ KIND_SHARES = {"shapes": 0.32, "relations": 0.24, "text": 0.13, "bars": 0.18, "e
 class JointConfig:
     """One run; `rows` are per worker. The schedule follows the wall clock, so that it ends on time on any machine."""
 
-    minutes: float = 75.0
+    minutes: float = 60.0
     rows: int = 2
     row_tokens: int = 288
     rate: float = 1e-3
@@ -67,7 +68,7 @@ def run(parts: Parts, config: JointConfig, folder: Path, report: Callable[[str],
     """Trains until `config.minutes` are used; goes on from `folder/joint.pt` if that exists."""
     decoder, projector = parts.decoder, parts.projector
     low_rank = [p for p in decoder.parameters() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": low_rank, "lr": config.rate, "peak": config.rate, "weight_decay": 0.0},
         {
             "params": list(projector.parameters()),

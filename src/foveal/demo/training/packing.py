@@ -46,12 +46,16 @@ class PromptCodec:
     """Token ids of prompts, split where packing needs it. Equal to the processor's output (a test checks it)."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
+        self._tokenizer = tokenizer
         image = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         before = self._encode("<|im_start|>user\n")
         self.prefix = [*before, *[image] * NUM_PATCHES, *self._encode("\n")]
         self.first_patch = len(before)
         self._cache: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     def question(self, question: Question) -> tuple[list[int], list[int]]:
         """(question ids up to the assistant's turn, answer ids with the end of turn)."""

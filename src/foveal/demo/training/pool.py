@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from foveal.evaluation.tasks.catalogue import Split, make_item
+from foveal.evaluation.tasks.catalogue import FAMILIES, Item, Split, make_item
 from foveal.evaluation.tasks.clip_art import category_phrase, read_clip_art
 from foveal.evaluation.tasks.easy_vqa import read_easy_vqa
 from foveal.evaluation.tasks.scene import CAPTION_REQUESTS, Question, Thing, with_article
 
+HARD_TASKS = ("count", "relation", "which_side", "bar_count", "digit")
 _EASY_SHAPES = ("circle", "rectangle", "triangle")
 
 
@@ -51,7 +52,8 @@ def build_pool(sizes: PoolSizes, split: Split, easy_vqa: Path, clip_art: Path | 
     for kind in ("shapes", "relations", "text", "bars"):
         for index in range(getattr(sizes, kind)):
             item = make_item(kind, split, index)
-            pool.append(Example(kind, item.picture, item.questions, item.scene.things))
+            questions = _with_more_wordings(item) if split == "train" else item.questions
+            pool.append(Example(kind, item.picture, questions, item.scene.things))
     easy_items = read_easy_vqa(easy_vqa, "train" if split == "train" else "test")
     pool += [
         _easy_example(item.picture, item.questions, split)
@@ -62,6 +64,16 @@ def build_pool(sizes: PoolSizes, split: Split, easy_vqa: Path, clip_art: Path | 
             pool.append(Example("clip_art", clip.picture, clip.questions, words=(clip.category,)))
     random.Random(0).shuffle(pool)
     return pool
+
+
+def _with_more_wordings(item: Item) -> tuple[Question, ...]:
+    """The hard tasks ask little about each picture; two more draws of their wordings make them more frequent."""
+    questions = dict.fromkeys(item.questions)
+    rng = random.Random(item.index)
+    for _ in range(2):
+        drawn = FAMILIES[item.kind].questions(item.scene, rng)
+        questions |= dict.fromkeys(q for q in drawn if q.task in HARD_TASKS)
+    return tuple(questions)
 
 
 def _easy_example(picture: Callable[[], Image.Image], questions: tuple[Question, ...], split: Split) -> Example:

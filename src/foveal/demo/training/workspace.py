@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from foveal.demo.language_weights import load_language_model, load_tokenizer
 from foveal.demo.sources import EASY_VQA, LANGUAGE_MODEL, VISION_TOWER, fetch
@@ -40,6 +41,7 @@ class Workspace:
     clip_art: Path | None
     sizes: PoolSizes
     report: Report
+    rehearsal_texts: int = 300
 
     def pools(self) -> tuple[list[Example], list[Example]]:
         """(training examples, held-out examples for the learning curve)."""
@@ -68,7 +70,9 @@ class Workspace:
         if target.exists():
             return
         language, tokenizer = self._language()
-        texts = write_texts(language, tokenizer, number_chat=200, number_plain=100)
+        texts = write_texts(
+            language, tokenizer, number_chat=self.rehearsal_texts * 2 // 3, number_plain=self.rehearsal_texts // 3
+        )
         remembered = Rehearsal.remember(texts, Decoder(language, rank=1, scale=1.0, int8=False))
         torch.save({"texts": remembered.texts, "states": remembered.states}, target)
         self.report(f"rehearsal: {len(texts)} texts, {sum(map(len, texts))} tokens")
@@ -116,6 +120,6 @@ class Workspace:
         metadata = export_adapter(self.folder / "joint.pt", target, LOW_RANK_SCALE)
         self.report(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB): {json.dumps(metadata)}")
 
-    def _language(self):  # type: ignore[no-untyped-def]
+    def _language(self) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
         file = fetch(LANGUAGE_MODEL, self.cache_dir)
         return load_language_model(file), load_tokenizer(file)
