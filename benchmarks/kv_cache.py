@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
-from support.record import write_result
+from harness.record import write_result
 
 from foveal.core.clock import MonotonicClock
 from foveal.core.sampling_params import SamplingParams

@@ -16,8 +16,8 @@ from PIL import Image
 from rich.console import Console
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
-from support.record import write_result  # noqa: E402
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from harness.record import write_result  # noqa: E402
 
 from foveal.core.clock import ManualClock  # noqa: E402
 from foveal.core.sampling_params import SamplingParams  # noqa: E402

@@ -27,8 +27,8 @@ from rich.progress import track
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from support.record import write_result  # noqa: E402
-from support.server import Server, running_server  # noqa: E402
+from harness.record import write_result  # noqa: E402
+from harness.server import Server, running_server  # noqa: E402
 
 REQUESTS = 500
 IN_PARALLEL = 24

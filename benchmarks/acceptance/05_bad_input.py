@@ -31,8 +31,8 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from support.record import write_result  # noqa: E402
-from support.server import Server, running_server  # noqa: E402
+from harness.record import write_result  # noqa: E402
+from harness.server import Server, running_server  # noqa: E402
 
 MODEL = "foveal-demo"
 

@@ -209,14 +209,18 @@ def tabulate(results: dict[str, dict[str, list[bool]]]) -> dict[str, dict[str, f
     return table
 
 
+def shown(cell: float | int | bool | None) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else "NO"
+    return "" if cell is None else str(cell)
+
+
 def print_table(table: dict[str, dict[str, float | int | bool | None]]) -> None:
     columns = ("questions", *PICTURES, "target", "met")
     print(f"{'task':18}" + "".join(f"{name:>11}" for name in columns))
     for task, row in table.items():
-        cells = (
-            "" if row.get(name) is None else {True: "yes", False: "NO"}.get(row[name], row[name]) for name in columns
-        )
-        print(f"{task:18}" + "".join(f"{cell!s:>11}" for cell in cells))
+        cells = [shown(row.get(name)) for name in columns]
+        print(f"{task:18}" + "".join(f"{cell:>11}" for cell in cells))
 
 
 def main() -> None:
@@ -239,7 +243,7 @@ def main() -> None:
     for text, answer in chats.items():
         print(f"{text} -> {answer}")
     report: dict[str, object] = {
-        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": "python benchmarks/demo_model/evaluate.py " + " ".join(Path(a).name for a in sys.argv[1:]),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "commit": subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
@@ -256,11 +260,11 @@ def main() -> None:
     results = {}
     for mode in options.pictures:
         results[mode] = accuracy(model, items, mode)
-        report["tasks"] = tabulate(results)
-        print_table(tabulate(results))
+        report["tasks"] = tabulate(results)  # written after each mode: a stopped run still says something
         report["minutes"] = round((time.monotonic() - began) / 60, 1)
         if options.output:
             options.output.write_text(json.dumps(report, indent=1) + "\n")
+    print_table(tabulate(results))
 
 
 if __name__ == "__main__":
