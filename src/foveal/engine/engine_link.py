@@ -125,19 +125,26 @@ class EngineLink:
     async def _supervise(self) -> None:
         while True:
             assert self._child is not None
-            while (message := await self._child.receive()) is not None:
-                if isinstance(message, StepEvents):
-                    self._stats = EngineStats(**message.stats)
-                    for event in message.events:
-                        self._deliver(event.request_id, event)
-                elif isinstance(message, RequestFailed):
-                    self._deliver(message.request_id, rebuild_error(message.kind, message.message, message.param))
+            try:
+                await self._pump(self._child)
+            except Exception:  # a message that cannot be read: as good as a dead engine, and it must not end this task
+                _log.exception("engine_stream_broken")
             dead, self._child = self._child, None
             await dead.stop(grace_s=0.0)
             _log.error("engine_died", exit_code=dead.exit_code, requests=len(self._streams))
             self._stats = EngineStats()
             self._fail_streams(f"the engine process died (exit code {dead.exit_code}); it is being restarted, retry")
             await self._restart()
+
+    async def _pump(self, child: Child) -> None:
+        """Hand out messages until the child is gone."""
+        while (message := await child.receive()) is not None:
+            if isinstance(message, StepEvents):
+                self._stats = EngineStats(**message.stats)
+                for event in message.events:
+                    self._deliver(event.request_id, event)
+            elif isinstance(message, RequestFailed):
+                self._deliver(message.request_id, rebuild_error(message.kind, message.message, message.param))
 
     async def _restart(self) -> None:
         delay_s = 0.1

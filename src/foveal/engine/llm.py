@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import io
 import threading
 import uuid
@@ -63,6 +64,7 @@ class LLM:
         except BaseException:
             self._stop_loop()
             raise
+        atexit.register(self.close)
 
     @property
     def config(self) -> EngineConfig:
@@ -110,6 +112,7 @@ class LLM:
         """End the engine's processes. Idempotent."""
         if not self._closed:
             self._closed = True
+            atexit.unregister(self.close)
             self._run(self._engine.stop())
             self._stop_loop()
 
