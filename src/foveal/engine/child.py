@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 
 from foveal.engine.ipc import Message, read_message, write_message
@@ -20,6 +20,7 @@ from foveal.engine.ipc import Message, read_message, write_message
 __all__ = ["Child"]
 
 _SOCKET_BUFFER_BYTES = 1 << 20
+_POLL_S = 0.02
 
 
 class Child:
@@ -87,10 +88,10 @@ class Child:
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(None, lambda: self._process.wait(grace_s))
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGKILL)
-            await loop.run_in_executor(None, self._process.wait)
+        deadline_s = time.monotonic() + grace_s
+        # Polling, not a thread that waits: this also runs at interpreter exit, when no thread can be started any more.
+        while self._process.poll() is None and time.monotonic() < deadline_s:
+            await asyncio.sleep(_POLL_S)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
