@@ -90,7 +90,7 @@ class Child:
             await self._writer.wait_closed()
         deadline_s = time.monotonic() + grace_s
         # Polling, not a thread that waits: this also runs at interpreter exit, when no thread can be started any more.
-        while self._process.poll() is None and time.monotonic() < deadline_s:
+        while self._process.poll() is None and time.monotonic() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
         if self._process.poll() is None:
             self._process.kill()
