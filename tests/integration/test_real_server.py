@@ -1,8 +1,12 @@
-"""The served API over the real engine, all processes included: the same contract as over the fake one, and a long drain."""
+"""The served API over the real engine, all processes included: the same contract as over the fake one, and a long drain.
+
+FOVEAL_TEST_MODEL=DIR runs it on a checkpoint of yours instead of a tiny random one.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import urllib.request
@@ -10,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from harness.server import Server, running_server
+
 from support.openai_contract import OpenAIClientContract, Served
 from support.tiny_models import tiny_checkpoint
 
@@ -18,7 +23,8 @@ FLAGS = ("--threads", "1", "--preprocess-workers", "1", "--num-kv-blocks", "500"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with running_server(str(tiny_checkpoint("llava")), "--served-model-name", "tiny", *FLAGS) as running:
+    model = os.environ.get("FOVEAL_TEST_MODEL") or str(tiny_checkpoint("llava"))
+    with running_server(model, "--served-model-name", "tiny", *FLAGS) as running:
         yield running
 
 

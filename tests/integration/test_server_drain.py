@@ -12,13 +12,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.fake_engine import FakeEngine
-from support.running_server import running_server
 
 from foveal.core.errors import ConfigurationError
 from foveal.engine.server.config import ServerConfig
 from foveal.engine.server.runner import Server, bind_socket
 from foveal.protocol.sse import parse_events
+from support.fake_engine import FakeEngine
+from support.running_server import running_server
 
 ASK = {"model": "fake-vlm", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 

@@ -122,7 +122,7 @@ class OpenAIClientContract:
             "additionalProperties": False,
         }
         ask |= {
-            "max_tokens": 60,
+            "max_tokens": 300,
             "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema, "strict": True}},
         }
         answer = await client.chat.completions.create(**ask)
