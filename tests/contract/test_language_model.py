@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from support.step_driver import generate
 from support.tiny_models import FAMILIES, FUSED_FAMILIES, NUM_NEW_TOKENS, tiny_cases, tiny_model
 

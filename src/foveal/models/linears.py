@@ -8,7 +8,12 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-__all__ = ["DenseLinear", "PackedLinear"]
+__all__ = ["MAX_TRANSPOSED_ROWS", "MIN_TRANSPOSED_ROWS", "DenseLinear", "PackedLinear"]
+
+# MKL's float32 product is slow for a few rows: with the weight on the left it is faster, the two transposed copies
+# included. Outside these bounds the plain product wins. Measured by benchmarks/linear_layouts.py.
+MIN_TRANSPOSED_ROWS = 4
+MAX_TRANSPOSED_ROWS = 48
 
 
 class PackedLinear(Protocol):
@@ -29,8 +34,12 @@ class DenseLinear:
         self.weight = weight
         self.bias = bias
         self.out_features, self.in_features = weight.shape
+        self._may_transpose = weight.device.type == "cpu" and weight.dtype == torch.float32
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self._may_transpose and MIN_TRANSPOSED_ROWS <= x.shape[0] <= MAX_TRANSPOSED_ROWS:
+            product = torch.mm(self.weight, x.t().contiguous()).t().contiguous()
+            return product if self.bias is None else product.add_(self.bias)
         return F.linear(x, self.weight, self.bias)
 
     @classmethod
