@@ -25,7 +25,7 @@ from foveal.demo.training.pool import Example
 from foveal.demo.training.rehearsal import Rehearsal
 from foveal.demo.training.warm_start import FeatureScale
 
-KIND_SHARES = {"shapes": 0.32, "relations": 0.24, "text": 0.13, "bars": 0.18, "easy_vqa": 0.05, "clip_art": 0.08}
+KIND_SHARES = {"shapes": 0.22, "relations": 0.32, "text": 0.09, "bars": 0.15, "easy_vqa": 0.12, "clip_art": 0.10}
 
 
 @dataclass(frozen=True)
