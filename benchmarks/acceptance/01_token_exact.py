@@ -23,7 +23,7 @@ from foveal.core.clock import ManualClock  # noqa: E402
 from foveal.core.sampling_params import SamplingParams  # noqa: E402
 from foveal.engine.build import build_loop  # noqa: E402
 from foveal.engine.config import EngineConfig  # noqa: E402
-from foveal.engine.scheduling.request import ImageRef, ImageSpan, Request  # noqa: E402
+from foveal.engine.scheduling.request import ImageRef, Request  # noqa: E402
 from foveal.models.image_input import PromptInput  # noqa: E402
 from foveal.models.loading import load_model, load_processor  # noqa: E402
 
@@ -108,7 +108,7 @@ def request_of(name: str, prompt: PromptInput) -> Request:
         images=tuple(
             ImageRef(i.content_hash, i.num_tokens, i.num_tokens * 4096, i.encode_tokens) for i in prompt.images
         ),
-        spans=tuple(ImageSpan(s.offset, s.length, s.image_index, s.feature_offset) for s in prompt.spans),
+        spans=prompt.spans,
     )
 
 

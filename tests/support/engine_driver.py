@@ -11,7 +11,7 @@ from foveal.engine.build import build_loop
 from foveal.engine.config import EngineConfig
 from foveal.engine.execution.guided import GuideFactory
 from foveal.engine.loop import EngineLoop
-from foveal.engine.scheduling.request import ImageRef, ImageSpan, Request
+from foveal.engine.scheduling.request import ImageRef, Request
 from foveal.models.base import LanguageModel
 from foveal.models.image_input import PromptInput
 
@@ -56,7 +56,7 @@ class EngineDriver:
                 ImageRef(i.content_hash, i.num_tokens, i.num_tokens * spec.feature_width * 4, i.encode_tokens)
                 for i in prompt.images
             ),
-            spans=tuple(ImageSpan(s.offset, s.length, s.image_index, s.feature_offset) for s in prompt.spans),
+            spans=prompt.spans,
         )
         guide = self.loop.compile_guide(sampling) if sampling.guided is not None else None
         self.loop.add(request, prompt, seed=seed, guide=guide)

@@ -43,7 +43,7 @@ class OpenAIClientContract:
     @pytest.fixture
     async def served(self) -> AsyncIterator[Served]:
         raise NotImplementedError
-        yield  # noqa: PT022 - makes it a generator, as the overriding fixtures are
+        yield
 
     @pytest.fixture
     async def client(self, served: Served) -> AsyncIterator[openai.AsyncOpenAI]:

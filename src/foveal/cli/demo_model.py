@@ -10,7 +10,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+__all__ = ["command"]
 
+command = typer.Typer(add_completion=False)
+
+
+@command.command()
 def demo_model(
     directory: Annotated[Path, typer.Argument(help="where to write the checkpoint (630 MB), e.g. models/demo")],
     cache_dir: Annotated[

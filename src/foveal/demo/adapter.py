@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from foveal.demo.errors import ModelSourceError
 
+__all__ = ["SHIPPED_ADAPTER", "fold_feature_scale", "load_adapter", "save_adapter"]
+
 SHIPPED_ADAPTER = Path(__file__).parent / "weights" / "adapter.safetensors"
 PROJECTOR = "multi_modal_projector."
 LANGUAGE = "language_model."

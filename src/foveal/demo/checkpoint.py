@@ -16,6 +16,8 @@ from transformers import (
 
 from foveal.demo.language_weights import CHAT_TEMPLATE, IMAGE_TOKEN
 
+__all__ = ["FEATURE_LAYERS", "PICTURE_SIDE", "build_model", "build_processor"]
+
 FEATURE_LAYERS = [4, 8, 12]
 PICTURE_SIDE = 112
 PATCH_SIDE = 14

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+__all__ = ["CHAT_TEMPLATE", "IMAGE_TOKEN", "load_language_model", "load_tokenizer"]
+
 IMAGE_TOKEN = "<image>"
 END_OF_TURN = "<|im_end|>"
 

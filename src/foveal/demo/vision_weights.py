@@ -10,6 +10,8 @@ from transformers import Dinov2Config, Dinov2Model
 
 from foveal.demo.errors import ModelSourceError
 
+__all__ = ["load_vision_tower", "tower_state_from_onnx", "vision_config"]
+
 _PREFIX = "backbone."
 _RENAMED = {
     "attention.attention.query": "attention.q_proj",

@@ -34,9 +34,9 @@ from foveal.engine.ipc import (
 )
 from foveal.engine.loop import EngineLoop
 from foveal.engine.remote_error import describe_error
-from foveal.engine.scheduling.request import ImageRef, ImageSpan, Request
+from foveal.engine.scheduling.request import ImageRef, Request
 from foveal.engine.segments import read_segment, unlink_segment
-from foveal.models.image_input import PromptInput, Span
+from foveal.models.image_input import PromptInput
 from foveal.observability.logs import configure_logging
 
 __all__ = ["EngineProcess", "main"]
@@ -199,11 +199,10 @@ class EngineProcess:
                 ImageRef(i.content_hash, i.num_tokens, i.num_tokens * feature_row_bytes, i.encode_tokens)
                 for i in message.images
             ),
-            spans=tuple(ImageSpan(s.offset, s.length, s.image_index, s.feature_offset) for s in message.spans),
+            spans=message.spans,
             cache_salt=message.cache_salt,
         )
-        spans = tuple(Span(s.offset, s.length, s.image_index, s.feature_offset) for s in message.spans)
-        return request, PromptInput(message.token_ids, images, spans)
+        return request, PromptInput(message.token_ids, images, message.spans)
 
     def _send(self, events: list[TokenEvent]) -> None:
         self._link.send(StepEvents(tuple(events), asdict(self._loop.stats())))

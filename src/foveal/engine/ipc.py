@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from foveal.core.image_span import ImageSpan
 from foveal.core.sampling_params import SamplingParams
 from foveal.engine.config import EngineConfig
 from foveal.engine.outputs import TokenLogprob
@@ -32,7 +33,6 @@ __all__ = [
     "Prepared",
     "Ready",
     "RequestFailed",
-    "SpanRecord",
     "StartEngine",
     "StartFailed",
     "StartWorker",
@@ -78,18 +78,11 @@ class PackedImage(Envelope, frozen=True, tag=True):
     num_bytes: int
 
 
-class SpanRecord(Envelope, frozen=True, tag=True):
-    offset: int
-    length: int
-    image_index: int
-    feature_offset: int
-
-
 class AddRequest(Envelope, frozen=True, tag=True):
     request_id: str
     token_ids: list[int]
     images: tuple[PackedImage, ...]
-    spans: tuple[SpanRecord, ...]
+    spans: tuple[ImageSpan, ...]
     segment: str | None
     sampling: SamplingParams
     seed: int
@@ -186,7 +179,7 @@ class Prepared(Envelope, frozen=True, tag=True):
     job_id: int
     token_ids: list[int]
     images: tuple[PackedImage, ...]
-    spans: tuple[SpanRecord, ...]
+    spans: tuple[ImageSpan, ...]
     segment: str | None
 
 

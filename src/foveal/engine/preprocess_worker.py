@@ -18,7 +18,6 @@ from foveal.engine.ipc import (
     Prepare,
     Prepared,
     PrepareFailed,
-    SpanRecord,
     StartFailed,
     StartWorker,
     WorkerReady,
@@ -90,7 +89,7 @@ class PreprocessWorker:
             job.job_id,
             list(prompt.token_ids),
             packed,
-            tuple(SpanRecord(s.offset, s.length, s.image_index, s.feature_offset) for s in prompt.spans),
+            prompt.spans,
             segment,
         )
 

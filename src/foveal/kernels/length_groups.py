@@ -39,7 +39,7 @@ def group_by_length(lengths: Sequence[int], *, bucket: int = BUCKET, max_waste: 
     total = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         length = lengths[index]
-        padded = round_up(length, bucket)
+        padded = _padded(lengths[members[0]] if members else length, length, bucket)
         if members and 1 - (total + length) / (padded * (len(members) + 1)) > max_waste:
             groups.append(_close(members, lengths, bucket))
             members, total = [], 0
@@ -51,5 +51,8 @@ def group_by_length(lengths: Sequence[int], *, bucket: int = BUCKET, max_waste: 
 
 
 def _close(members: list[int], lengths: Sequence[int], bucket: int) -> LengthGroup:
-    shortest, longest = lengths[members[0]], lengths[members[-1]]
-    return LengthGroup(tuple(members), longest if shortest == longest else round_up(longest, bucket))
+    return LengthGroup(tuple(members), _padded(lengths[members[0]], lengths[members[-1]], bucket))
+
+
+def _padded(shortest: int, longest: int, bucket: int) -> int:
+    return longest if shortest == longest else round_up(longest, bucket)

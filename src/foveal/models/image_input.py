@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ImageInput", "PromptInput", "Span"]
+from foveal.core.image_span import ImageSpan
+
+__all__ = ["ImageInput", "PromptInput"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +30,9 @@ class ImageInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Prompt positions [offset, offset + length) take feature rows from feature_offset of image image_index."""
-
-    offset: int
-    length: int
-    image_index: int
-    feature_offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class PromptInput:
     """Token ids with every image placeholder expanded, and what to put in its place."""
 
     token_ids: list[int]
     images: tuple[ImageInput, ...] = ()
-    spans: tuple[Span, ...] = ()
+    spans: tuple[ImageSpan, ...] = ()

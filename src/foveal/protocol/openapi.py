@@ -111,8 +111,15 @@ def _paths() -> dict[str, Any]:
 
 def _generation(operation_id: str, request: type, answer: type, chunk: type) -> dict[str, Any]:
     ok = _json("The answer, or with `stream: true` server-sent events that each hold a chunk.", answer)
+    # As OpenAPI 3.2 describes event streams: each event is an object of its fields.
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": _ref(chunk),
+        "description": f"A {chunk.__name__}, or [DONE] in the last event.",
+    }
     ok["content"]["text/event-stream"] = {
-        "schema": {"type": "string", "description": f"`data:` lines with a {chunk.__name__} each, then `data: [DONE]`"}
+        "schema": {"type": "object", "required": ["data"], "properties": {"data": data}}
     }
     ok["headers"] = {
         "X-Request-Id": {"schema": {"type": "string"}},

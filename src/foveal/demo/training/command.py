@@ -19,6 +19,8 @@ from foveal.demo.training.joint import JointConfig
 from foveal.demo.training.pool import PoolSizes
 from foveal.demo.training.workspace import Workspace
 
+__all__ = ["joint_worker", "main", "make_workspace", "parse_arguments"]
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m foveal.demo.training", description=__doc__)

@@ -14,6 +14,8 @@ from transformers import LlamaForCausalLM
 
 from foveal.demo.training.frozen_linear import FrozenLinear
 
+__all__ = ["LINEARS", "Decoder", "Layer", "LowRankUpdate", "rms_norm", "rotate"]
+
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 

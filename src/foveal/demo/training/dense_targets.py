@@ -18,6 +18,8 @@ from foveal.demo.training.pool import Example
 from foveal.evaluation.tasks.render import mask
 from foveal.evaluation.tasks.scene import Thing
 
+__all__ = ["TARGET_WORDS", "WordBasis", "patch_weights"]
+
 GRID = 8
 _MASK_SIDE = 64
 _BODY = 0.35

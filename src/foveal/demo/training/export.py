@@ -10,6 +10,8 @@ import torch
 from foveal.demo.adapter import fold_feature_scale, save_adapter
 from foveal.demo.training.decoder import LINEARS
 
+__all__ = ["export_adapter", "low_rank_names", "projector_names"]
+
 
 def projector_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """`0.weight` of the training projector is transformers' `linear_1.weight`; `2` is `linear_2`."""

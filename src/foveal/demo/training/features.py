@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from transformers import Dinov2Model
 
+__all__ = ["FEATURE_LAYERS", "NUM_PATCHES", "PICTURE_SIDE", "extract", "patch_features", "to_pixels"]
+
 FEATURE_LAYERS = (4, 8, 12)
 PICTURE_SIDE = 112
 NUM_PATCHES = (PICTURE_SIDE // 14) ** 2

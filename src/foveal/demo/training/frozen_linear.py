@@ -12,6 +12,8 @@ import warnings
 import torch
 from torch import nn
 
+__all__ = ["FrozenLinear", "Int8Weight"]
+
 
 class Int8Weight:
     """A weight packed for the CPU's int8 kernel: `y = x W^T` with W [out, in]."""

@@ -25,6 +25,8 @@ from foveal.demo.training.pool import Example
 from foveal.demo.training.rehearsal import Rehearsal
 from foveal.demo.training.warm_start import FeatureScale
 
+__all__ = ["JointConfig", "Parts", "RowSampler", "forward", "losses", "monitor", "run", "share_between_workers"]
+
 KIND_SHARES = {"shapes": 0.22, "relations": 0.32, "text": 0.09, "bars": 0.15, "easy_vqa": 0.12, "clip_art": 0.10}
 
 

@@ -22,6 +22,8 @@ from foveal.demo.language_weights import IMAGE_TOKEN
 from foveal.demo.training.features import NUM_PATCHES
 from foveal.evaluation.tasks.scene import Question
 
+__all__ = ["Batch", "PromptCodec", "Row", "all_of_next", "collate"]
+
 TASK_WEIGHTS = {
     "count": 4.0,
     "count_color": 1.5,

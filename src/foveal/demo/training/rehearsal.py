@@ -14,6 +14,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from foveal.demo.training.decoder import Decoder
 
+__all__ = ["Rehearsal", "prompts", "write_texts"]
+
 _TOPICS = (
     *("the sea", "the moon", "a city", "trees", "music", "bread", "a garden", "winter", "the sun", "trains", "a horse"),
     *("time", "a river", "coffee", "the desert", "friendship", "a library", "clouds", "football", "mathematics"),

@@ -13,6 +13,8 @@ from torch import nn
 
 from foveal.demo.training.dense_targets import WordBasis
 
+__all__ = ["FeatureScale", "new_projector", "train_projector"]
+
 
 @dataclass(frozen=True)
 class FeatureScale:

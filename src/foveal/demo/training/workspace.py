@@ -25,6 +25,8 @@ from foveal.demo.training.rehearsal import Rehearsal, write_texts
 from foveal.demo.training.warm_start import FeatureScale, new_projector, train_projector
 from foveal.demo.vision_weights import load_vision_tower
 
+__all__ = ["Report", "Workspace"]
+
 LOW_RANK = 16
 LOW_RANK_SCALE = 2.0
 _SCALE_SAMPLE = 600

@@ -9,12 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from foveal.core.image_span import ImageSpan
 from foveal.core.priority import is_urgent
 from foveal.engine.scheduling.config import SchedulerConfig
 from foveal.engine.scheduling.ledger import RequestLedger
 from foveal.engine.scheduling.plan import BlockCopy, StepPlan
 from foveal.engine.scheduling.policy import admission_victims, choose_victim, queue_level
-from foveal.engine.scheduling.request import ImageSpan, Request, RequestStatus
+from foveal.engine.scheduling.request import Request, RequestStatus
 from foveal.engine.scheduling.step_draft import StepDraft
 from foveal.engine.scheduling.waiting_queue import LOOKAHEAD
 

@@ -19,8 +19,9 @@ from array import array
 from bisect import bisect_right
 from hashlib import blake2b
 
+from foveal.core.image_span import ImageSpan
 from foveal.engine.scheduling.block_pool import BlockPool
-from foveal.engine.scheduling.request import ImageSpan, Request
+from foveal.engine.scheduling.request import Request
 
 __all__ = ["PrefixCache", "block_key"]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from foveal.core.image_span import ImageSpan
 from foveal.core.priority import Priority
 from foveal.core.sampling_params import SamplingParams
 
-__all__ = ["FinishReason", "ImageRef", "ImageSpan", "Request", "RequestStatus"]
+__all__ = ["FinishReason", "ImageRef", "Request", "RequestStatus"]
 
 
 class RequestStatus(enum.Enum):
@@ -37,24 +38,6 @@ class ImageRef:
     """Size of its encoder output."""
     encode_tokens: int
     """What encoding it takes from the encoder budget (patches before merging)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSpan:
-    """A contiguous run of placeholder tokens: prompt positions [offset, offset + length).
-
-    They take feature rows [feature_offset, feature_offset + length) of image `image_index`. Families that cut an image
-    into tiles with marker tokens between them have several spans for one image.
-    """
-
-    offset: int
-    length: int
-    image_index: int
-    feature_offset: int = 0
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.length
 
 
 @dataclass(slots=True, eq=False)

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from foveal.core.errors import IntegrityError
+from foveal.core.image_span import ImageSpan
 from foveal.engine.scheduling.plan import EncodeItem
-from foveal.engine.scheduling.request import ImageRef, ImageSpan, Request
+from foveal.engine.scheduling.request import ImageRef, Request
 
 __all__ = ["VisionBudget"]
 

@@ -17,6 +17,8 @@ from foveal.evaluation.tasks.scene import (
     with_article,
 )
 
+__all__ = ["FLOOR", "caption", "make_scene", "questions"]
+
 MAX_BARS = 5
 FLOOR = 202 / 224
 _CLEAR_MARGIN_PIXELS = 16

@@ -17,6 +17,8 @@ from foveal.evaluation.tasks import bars, relations, shapes, text
 from foveal.evaluation.tasks.render import render
 from foveal.evaluation.tasks.scene import Question, Scene
 
+__all__ = ["FAMILIES", "Family", "Item", "Split", "make_item", "stream"]
+
 Split = Literal["train", "held-out"]
 
 

@@ -16,6 +16,8 @@ from PIL import Image
 
 from foveal.evaluation.tasks.scene import CAPTION_REQUESTS, Question, with_article
 
+__all__ = ["ClipArtItem", "category_phrase", "read_clip_art"]
+
 CATEGORY_OF_FOLDER = {
     "animals": "animal",
     "food": "food",

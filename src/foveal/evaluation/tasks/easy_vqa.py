@@ -15,6 +15,8 @@ from PIL import Image
 from foveal.core.errors import FovealError
 from foveal.evaluation.tasks.scene import Question
 
+__all__ = ["EasyVqaItem", "TaskDataError", "read_easy_vqa"]
+
 
 class TaskDataError(FovealError):
     """A task's data is missing or malformed."""

@@ -15,6 +15,8 @@ from foveal.evaluation.tasks.scene import (
     light_background,
 )
 
+__all__ = ["make_scene", "questions", "relation"]
+
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 PHRASE = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
 _CLEAR_MARGIN_PIXELS = 30

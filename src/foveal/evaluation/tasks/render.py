@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from foveal.evaluation.tasks.scene import Scene, Thing
 
+__all__ = ["PICTURE_SIDE", "mask", "render"]
+
 PICTURE_SIDE = 224
 AXIS_RGB = (0, 0, 0)
 

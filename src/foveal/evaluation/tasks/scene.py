@@ -6,6 +6,22 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+__all__ = [
+    "CAPTION_REQUESTS",
+    "COLOURS",
+    "RGB",
+    "SHAPES",
+    "Question",
+    "Scene",
+    "Thing",
+    "article",
+    "in_reading_order",
+    "jittered",
+    "join_words",
+    "light_background",
+    "with_article",
+]
+
 RGB = tuple[int, int, int]
 
 COLOURS: dict[str, RGB] = {

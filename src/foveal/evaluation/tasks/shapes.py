@@ -18,6 +18,8 @@ from foveal.evaluation.tasks.scene import (
     with_article,
 )
 
+__all__ = ["caption", "make_scene", "place", "questions", "shape_at"]
+
 MAX_SHAPES = 5
 _SIDE = 224
 

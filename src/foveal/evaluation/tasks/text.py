@@ -6,6 +6,8 @@ import random
 
 from foveal.evaluation.tasks.scene import CAPTION_REQUESTS, COLOURS, Question, Scene, Thing, jittered, light_background
 
+__all__ = ["make_scene", "questions"]
+
 _LETTERS = "ABCDEFGHKLMNPRSTUXYZ"
 
 

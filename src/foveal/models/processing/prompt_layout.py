@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from foveal.core.errors import InvalidRequestError
-from foveal.models.image_input import Span
+from foveal.core.image_span import ImageSpan
 
 __all__ = ["find_spans"]
 
 
-def find_spans(token_ids: Sequence[int], image_token_id: int, counts: Sequence[int]) -> tuple[Span, ...]:
+def find_spans(token_ids: Sequence[int], image_token_id: int, counts: Sequence[int]) -> tuple[ImageSpan, ...]:
     """The runs of image tokens in a prompt, as spans of images with `counts` tokens each, in order.
 
     An image with marker tokens between its tiles gets several spans; neighbouring images are told apart by their
@@ -23,7 +23,7 @@ def find_spans(token_ids: Sequence[int], image_token_id: int, counts: Sequence[i
             f"{sum(counts)}. Put one placeholder per image and no image tokens besides.",
             param="prompt",
         )
-    spans: list[Span] = []
+    spans: list[ImageSpan] = []
     cursor = 0
     for image_index, count in enumerate(counts):
         own = positions[cursor : cursor + count]
@@ -31,6 +31,6 @@ def find_spans(token_ids: Sequence[int], image_token_id: int, counts: Sequence[i
         first = 0
         for feature in range(1, count + 1):
             if feature == count or own[feature] != own[feature - 1] + 1:
-                spans.append(Span(own[first], feature - first, image_index, first))
+                spans.append(ImageSpan(own[first], feature - first, image_index, first))
                 first = feature
     return tuple(spans)

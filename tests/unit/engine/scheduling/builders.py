@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from foveal.core.image_span import ImageSpan
 from foveal.core.priority import Priority
 from foveal.core.sampling_params import SamplingParams
 from foveal.engine.scheduling.config import SchedulerConfig
-from foveal.engine.scheduling.request import ImageRef, ImageSpan, Request
+from foveal.engine.scheduling.request import ImageRef, Request
 
 __all__ = ["PLACEHOLDER", "config", "image", "request"]
 

@@ -6,10 +6,11 @@ import random
 from collections.abc import Sequence
 
 from foveal.core.errors import OverloadedError
+from foveal.core.image_span import ImageSpan
 from foveal.core.priority import Priority
 from foveal.core.sampling_params import SamplingParams
 from foveal.engine.scheduling.config import SchedulerConfig
-from foveal.engine.scheduling.request import ImageRef, ImageSpan, Request
+from foveal.engine.scheduling.request import ImageRef, Request
 from foveal.engine.scheduling.scheduler import Scheduler
 from unit.engine.scheduling.builders import PLACEHOLDER
 from unit.engine.scheduling.simulated_runner import SimulatedRunner

@@ -11,7 +11,7 @@ from foveal.core.errors import (
     OverloadedError,
     PromptTooLongError,
 )
-from foveal.engine.scheduling.request import ImageSpan
+from foveal.core.image_span import ImageSpan
 from foveal.engine.scheduling.scheduler import Scheduler
 from unit.engine.scheduling.builders import config, image, request
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from foveal.core.image_span import ImageSpan
 from foveal.engine.scheduling.block_pool import BlockPool
 from foveal.engine.scheduling.prefix_cache import PrefixCache, block_key
-from foveal.engine.scheduling.request import ImageRef, ImageSpan, Request
+from foveal.engine.scheduling.request import ImageRef, Request
 from unit.engine.scheduling.builders import image, request
 
 BLOCK = 4
