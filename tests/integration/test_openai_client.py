@@ -62,11 +62,11 @@ async def test_a_failure_in_mid_stream_raises_in_the_client(engine: FakeEngine, 
     engine.fail_after, engine.failure = 3, EngineDeadError("the engine process was killed")
     async with client_of(running) as client:
         stream = await client.chat.completions.create(model="fake-vlm", messages=USER, stream=True)
-        seen = []
+        chunks = aiter(stream)
+        for _ in range(4):
+            assert (await anext(chunks)).choices
         with pytest.raises(openai.APIError, match="the engine process was killed"):
-            async for chunk in stream:
-                seen.append(chunk)  # noqa: PERF401
-    assert len(seen) == 4
+            await anext(chunks)
 
 
 async def test_a_wrong_key_raises_authentication_error(running: RunningServer) -> None:

@@ -112,12 +112,8 @@ def _paths() -> dict[str, Any]:
 def _generation(operation_id: str, request: type, answer: type, chunk: type) -> dict[str, Any]:
     ok = _json("The answer, or with `stream: true` server-sent events that each hold a chunk.", answer)
     # As OpenAPI 3.2 describes event streams: each event is an object of its fields.
-    data = {
-        "type": "string",
-        "contentMediaType": "application/json",
-        "contentSchema": _ref(chunk),
-        "description": f"A {chunk.__name__}, or [DONE] in the last event.",
-    }
+    payload = {"contentMediaType": "application/json", "contentSchema": _ref(chunk)}
+    data = {"type": "string", "anyOf": [payload, {"const": "[DONE]"}], "description": f"A {chunk.__name__} or the end."}
     ok["content"]["text/event-stream"] = {
         "schema": {"type": "object", "required": ["data"], "properties": {"data": data}}
     }
