@@ -58,15 +58,21 @@ class StepPlanner:
 
     def _schedule_decodes(self, step: StepDraft) -> list[Request]:
         """Rows for running requests that lack one token; returns the others, which wait for what is left."""
-        running = self._ledger.running
+        running, pool, block_size = self._ledger.running, self._ledger.pool, self._config.block_size
         prompts: list[Request] = []
         position = 0
         while position < len(running):
             request = running[position]
-            if request.num_tokens - request.num_computed_tokens > 1:
+            start = request.num_computed_tokens
+            if request.num_tokens - start > 1:
                 prompts.append(request)
             elif step.tokens_left > 0:
-                self._schedule_chunk(request, step)
+                table, spans, block = request.block_table, request.spans, start // block_size
+                if block < len(table) and pool.ref_count(table[block]) == 1 and not (spans and start < spans[-1].end):
+                    # The usual case, kept short: its last block has room and is its own, and it reads no image.
+                    step.add_row(request, start, start + 1, request.fanout)
+                else:
+                    self._schedule_chunk(request, step)
             # A request that had to give way itself is no longer in the list; victims come after it.
             if request.status is RequestStatus.RUNNING:
                 position += 1
@@ -81,7 +87,7 @@ class StepPlanner:
         possible = self._ledger.vision.reserve(request, start, end)
         step.images_wait |= possible < end
         if possible > start:
-            step.add_row(request, possible)
+            step.add_row(request, start, possible, request.fanout if possible == request.num_tokens else 0)
 
     def _chunk_end(self, request: Request, start: int, step: StepDraft) -> int:
         """Where a chunk from `start` ends within the token budget; `start` if it must wait.
@@ -171,7 +177,7 @@ class StepPlanner:
                 return
         ledger.start(request, hit, step.now_s)
         if possible > start:
-            step.add_row(request, possible)
+            step.add_row(request, start, possible, request.fanout if possible == request.num_tokens else 0)
 
     def _displace_for_urgent(self, step: StepDraft) -> None:
         """Preempt lower classes if the first waiting request is urgent and does not fit otherwise."""

@@ -37,7 +37,7 @@ def choose_victim(running: Sequence[Request], needy: Request, is_scheduled: Call
     sorted by rank.
     """
     for request in reversed(running):
-        if request is needy or request.rank < needy.rank:
+        if request is needy:
             break
         if not is_scheduled(request.request_id):
             return request

@@ -34,6 +34,7 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
         self._eos_token_ids = frozenset(config.eos_token_ids)
+        self._context_limit = config.context_limit
         self._ledger = RequestLedger(config)
         self._planner = StepPlanner(config, self._ledger)
         self._deadlines: list[tuple[float, str]] = []
@@ -191,10 +192,11 @@ class Scheduler:
                 continue  # aborted, finished or preempted since
             if request.num_computed_tokens != row.start:
                 raise IntegrityError(f"{row} does not continue at {request.num_computed_tokens}")
-            request.num_computed_tokens = row.end
+            end = row.end
+            request.num_computed_tokens = end
             if request.spans and row.start < request.spans[-1].end:
                 ledger.vision.release_passed(request)
-            if uses_prefix and row.end // block_size > request.num_registered_blocks:
+            if uses_prefix and end // block_size > request.num_registered_blocks:
                 ledger.prefix.register(request)
             if not row.num_samples:
                 continue
@@ -204,12 +206,14 @@ class Scheduler:
             if request.first_token_s is None:
                 request.first_token_s = now_s
                 ledger.counters.prompt_tokens += request.num_prompt_tokens
-            choices = [request]
-            if request.fanout > 1:
-                choices += ledger.fork(request)
-                for child in choices[1:]:
-                    self._watch_deadline(child)
-            events.extend(self._accept(choice, (token,)) for choice, token in zip(choices, tokens, strict=True))
+            if request.fanout == 1:
+                events.append(self._accept(request, tokens))
+                continue
+            choices = [request, *ledger.fork(request)]
+            for choice, token in zip(choices, tokens, strict=True):
+                if choice is not request:
+                    self._watch_deadline(choice)
+                events.append(self._accept(choice, (token,)))
         return events
 
     def fail(self, plan: StepPlan) -> list[Request]:
@@ -231,10 +235,11 @@ class Scheduler:
         """Append committed tokens up to the first that ends the request."""
         reason = None
         count = 0
+        output = request.output_token_ids
         for token in tokens:
-            request.output_token_ids.append(token)
+            output.append(token)
             count += 1
-            reason = finish_reason_after(request, self._eos_token_ids, self.config.context_limit)
+            reason = finish_reason_after(request, self._eos_token_ids, self._context_limit)
             if reason is not None:
                 break
         self._ledger.counters.generation_tokens += count

@@ -29,10 +29,10 @@ class StepDraft:
     has_prefill: bool = False
     """A chunk of a prompt is scheduled."""
 
-    def add_row(self, request: Request, end: int) -> None:
-        start = request.num_computed_tokens
-        num_samples = request.fanout if end == request.num_tokens else 0
-        self.rows.append(ScheduledRow(request.request_id, start, end - start, num_samples))
+    def add_row(self, request: Request, start: int, end: int, num_samples: int) -> None:
+        count = end - start
+        self.rows.append(ScheduledRow(request.request_id, start, count, num_samples))
         self.scheduled.add(request.request_id)
-        self.tokens_left -= end - start
-        self.has_prefill |= end - start > 1
+        self.tokens_left -= count
+        if count > 1:
+            self.has_prefill = True

@@ -16,8 +16,8 @@ def finish_reason_after(request: Request, eos_token_ids: Container[int], context
     length ends a request; the sampler masks end tokens as well, so that none is produced.
     """
     sampling = request.sampling
-    num_output = len(request.output_token_ids)
-    token = request.output_token_ids[-1]
+    output = request.output_token_ids
+    num_output, token = len(output), output[-1]
     if num_output >= sampling.min_tokens and (
         token in sampling.stop_token_ids or (not sampling.ignore_eos and token in eos_token_ids)
     ):

@@ -62,11 +62,14 @@ def test_a_preempted_request_returns_before_later_ones_of_its_class() -> None:
 
 
 def test_a_preempted_request_comes_back_only_when_the_others_can_grow() -> None:
-    """Without the reserve it would be displaced again one step later, over and over."""
-    loop = EngineLoop(config(num_blocks=8, enable_prefix_caching=False))
-    loop.add(*(request(name, 4, max_tokens=12, arrival_s=n * 0.01) for n, name in enumerate("abcd")))
+    """It would fit exactly, and be displaced again as soon as the running one needs a block."""
+    loop = EngineLoop(config(num_blocks=5, enable_prefix_caching=False))
+    loop.add(request("a", 7, max_tokens=6), request("b", [9] * 8, max_tokens=2))
+    loop.step()
+    loop.scheduler.preempt("b")
+    assert [row.request_id for row in loop.step().rows] == ["a"]
     loop.run()
-    assert loop.scheduler.stats().counters.num_preemptions <= 3
+    assert loop.scheduler.stats().counters.num_preemptions == 1
 
 
 def test_an_urgent_request_displaces_a_running_one_of_a_lower_class() -> None:
