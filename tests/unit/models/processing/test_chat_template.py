@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from support.tiny_checkpoints import tiny_tokenizer
 
 from foveal.core.errors import InvalidRequestError
 from foveal.models.processing.chat_template import ChatTemplate
+from support.tiny_checkpoints import tiny_tokenizer
 
-STRINGS_ONLY = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[go]{% endif %}"
+STRINGS_ONLY = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[go]{% endif %}"
+)
 PARTS_ONLY = (
     "{% for m in messages %}{% for p in m.content | selectattr('type', 'equalto', 'image') %}<image>{% endfor %}"
     "{% for p in m.content | selectattr('type', 'equalto', 'text') %}{{ p.text }}{% endfor %}{% endfor %}"
 )
-REFUSES_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + STRINGS_ONLY
+REFUSES_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + STRINGS_ONLY
+)
 
 
 def template(text: str, *, placeholder: str | None = "<image>") -> ChatTemplate:
