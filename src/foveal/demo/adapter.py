@@ -38,6 +38,7 @@ def save_adapter(
     if broken:
         raise ModelSourceError(f"{len(broken)} adapter tensors do not fit into fp16 (first: {broken[0]})")
     save_file(halves, path, metadata=metadata)
+    path.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
 def load_adapter(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
