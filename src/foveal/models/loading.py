@@ -51,6 +51,8 @@ def load_model(
             use_safetensors=True,
             attn_implementation="sdpa",
             output_loading_info=True,
+            # Not tolerated, but listed with the other misfits instead of raised without a name.
+            ignore_mismatched_sizes=True,
         )
     _refuse_wrong_keys(source, info)
     _refuse_bad_numbers(source, loaded)
@@ -91,7 +93,7 @@ def _model_type(source: str) -> str:
 def _refuse_wrong_keys(source: str, info: dict[str, Any]) -> None:
     problems = []
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        names = sorted(str(key) for key in info.get(kind, ()) if not _HARMLESS_KEYS.search(str(key)))
+        names = sorted(name for name in map(_describe, info.get(kind, ())) if not _HARMLESS_KEYS.search(name))
         if names:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             problems.append(f"{kind.removesuffix('_keys')}: {shown}")
@@ -100,6 +102,11 @@ def _refuse_wrong_keys(source: str, info: dict[str, Any]) -> None:
             f"the weights of {source} do not fit its config.json ({'; '.join(problems)}). Download the checkpoint again, "
             "or convert it to transformers' format."
         )
+
+
+def _describe(key: str | tuple[Any, ...]) -> str:
+    """A key, or for a mismatch (key, shape found, shape expected)."""
+    return key if isinstance(key, str) else f"{key[0]} is {tuple(key[1])}, not {tuple(key[2])}"
 
 
 def _refuse_bad_numbers(source: str, model: PreTrainedModel) -> None:
