@@ -38,7 +38,7 @@ def decode_request(body: bytes, request_type: type[T]) -> tuple[T, list[str]]:
         request = msgspec.convert(raw, request_type)
     except msgspec.ValidationError as error:
         raise _explain(error) from error
-    return request, sorted(raw.keys() - _field_names(request_type))
+    return request, sorted(raw.keys() - set(request_type.__struct_encode_fields__))
 
 
 def _explain(error: msgspec.ValidationError) -> InvalidRequestError:
@@ -53,10 +53,6 @@ def _explain(error: msgspec.ValidationError) -> InvalidRequestError:
     if param.endswith("].type"):
         what += "; parts of type text and image_url are supported"
     return InvalidRequestError(f"{param or 'the request body'}: {what}", param=param or None)
-
-
-def _field_names(request_type: type[msgspec.Struct]) -> set[str]:
-    return {field.encode_name for field in msgspec.structs.fields(request_type)}
 
 
 def _json_type(value: Any) -> str:
