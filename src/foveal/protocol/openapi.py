@@ -10,6 +10,7 @@ from foveal.protocol.chat import ChatCompletionRequest
 from foveal.protocol.chat_response import ChatChunk, ChatCompletion
 from foveal.protocol.completion_response import Completion, CompletionChunk
 from foveal.protocol.completions import CompletionRequest
+from foveal.protocol.content import ChatMessage
 from foveal.protocol.error_body import ErrorBody
 from foveal.protocol.model_list import ModelList, ModelObject
 from foveal.protocol.server_status import Health, Status, Version
@@ -44,14 +45,23 @@ _ERRORS = {
 
 _TOKEN_IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}}
 _TEXT = {"type": "string", "minLength": 1}
+_NULL = {"type": "null"}
+_PRIORITY: list[dict[str, Any]] = [{"type": "integer", "minimum": 0, "maximum": 2}, {"enum": ["P0", "P1", "P2"]}, _NULL]
 # Fields whose union types say less than the checks behind them.
-_UNIONS: dict[str, list[dict[str, Any]]] = {
-    "priority": [{"type": "integer", "minimum": 0, "maximum": 2}, {"enum": ["P0", "P1", "P2"]}, {"type": "null"}],
-    "prompt": [
+_UNIONS: dict[tuple[type, str], list[dict[str, Any]]] = {
+    (ChatCompletionRequest, "priority"): _PRIORITY,
+    (CompletionRequest, "priority"): _PRIORITY,
+    (ChatCompletionRequest, "tool_choice"): [{"enum": ["auto", "none"]}, _NULL],
+    (CompletionRequest, "prompt"): [
         _TEXT,
         {"type": "array", "minItems": 1, "items": _TEXT},
         _TOKEN_IDS,
         {"type": "array", "minItems": 1, "items": _TOKEN_IDS},
+    ],
+    # Answers (with tool calls) and tool results may be empty or null as well; nobody needs to be told.
+    (ChatMessage, "content"): [
+        _TEXT,
+        {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/ContentPart"}},
     ],
 }
 
@@ -59,10 +69,7 @@ _UNIONS: dict[str, list[dict[str, Any]]] = {
 def openapi_document(version: str) -> dict[str, Any]:
     """`version` is the server's. The result is JSON-compatible and independent of the loaded model."""
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
-    for request in (ChatCompletionRequest, CompletionRequest):
-        properties = schemas[request.__name__]["properties"]
-        for name in _UNIONS.keys() & properties.keys():
-            properties[name]["anyOf"] = _UNIONS[name]
+    _refine(schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Foveal", "version": version, "description": "OpenAI-compatible API of one Foveal engine."},
@@ -73,6 +80,19 @@ def openapi_document(version: str) -> dict[str, Any]:
         },
         "security": [{}, {"ApiKey": []}],
     }
+
+
+def _refine(schemas: dict[str, Any]) -> None:
+    parts = schemas["ChatMessage"]["properties"]["content"]["anyOf"][1]["items"]
+    schemas["ContentPart"] = parts
+    for (owner, name), union in _UNIONS.items():
+        schemas[owner.__name__]["properties"][name]["anyOf"] = union
+    message = schemas["ChatMessage"]
+    message["required"] = ["role", "content"]
+    message["properties"]["content"].pop("default", None)
+    schemas["TextPart"]["properties"]["text"]["minLength"] = 1
+    schemas["ResponseFormat"]["if"] = {"properties": {"type": {"const": "json_schema"}}, "required": ["type"]}
+    schemas["ResponseFormat"]["then"] = {"properties": {"json_schema": {"type": "object"}}, "required": ["json_schema"]}
 
 
 def _paths() -> dict[str, Any]:

@@ -82,5 +82,5 @@ def _check_size(size: int, limit: int) -> None:
     if size > limit:
         raise BodyTooLargeError(
             f"the request body has {size:,} bytes or more; the limit is {limit:,}. Send smaller or fewer images, or raise "
-            "--max-body-bytes"
+            "--max-body-mib"
         )

@@ -82,7 +82,7 @@ def check_text_length(context: ServerContext, num_chars: int, param: str) -> Non
     limit = context.config.max_prompt_chars
     if num_chars > limit:
         raise InvalidRequestError(
-            f"{param} has {num_chars:,} characters; the limit is {limit:,}. Shorten it or raise --max-prompt-chars",
+            f"{param} has {num_chars:,} characters; the limit is {limit:,}. Shorten it",
             param=param,
         )
 

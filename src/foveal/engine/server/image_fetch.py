@@ -72,7 +72,7 @@ class ImageFetcher:
         except TimeoutError:
             raise ImageFetchError(
                 f"the image URL took longer than {timeout_s:g} s; send the image as a data URL or raise "
-                "--image-fetch-timeout",
+                "--fetch-timeout",
                 param=param,
             ) from None
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError) as error:
@@ -178,7 +178,7 @@ class ImageFetcher:
         if size > self._max_bytes:
             raise PayloadTooLargeError(
                 f"the image behind the URL has {size:,} bytes or more; the limit is {self._max_bytes:,}. Use a smaller one or "
-                "raise --max-image-bytes",
+                "raise --max-image-mib",
                 param=param,
             )
 

@@ -109,6 +109,6 @@ def _is_data_url(url: str) -> bool:
 
 def _too_large(size: int, limit: int, param: str) -> PayloadTooLargeError:
     return PayloadTooLargeError(
-        f"{param} has {size:,} bytes or more; the limit is {limit:,}. Send a smaller image or raise --max-image-bytes",
+        f"{param} has {size:,} bytes or more; the limit is {limit:,}. Send a smaller image or raise --max-image-mib",
         param=param,
     )

@@ -76,7 +76,7 @@ class Admission:
         if self.num_bytes + num_bytes > limit:
             raise OverloadedError(
                 f"requests in flight hold {self.num_bytes:,} bytes and this one adds {num_bytes:,}; the limit is {limit:,}. "
-                "Retry shortly, or raise --max-body-bytes-in-flight",
+                "Retry shortly, or send smaller images",
                 retry_after_s=self._config.retry_after_s,
             )
         self.num_bytes += num_bytes
