@@ -82,3 +82,19 @@ def test_similar_segments_share_a_call_and_different_ones_do_not(lengths, num_ca
 def test_padded_segments_are_computed_in_lengths_of_the_bucket(call_shapes):
     run(packed(13 + 15 + 30 + 29), (13, 30, 15, 29))
     assert call_shapes == [(2, 2 * BUCKET), (2, 4 * BUCKET)]
+
+
+def test_a_long_run_of_equal_segments_is_computed_where_it_lies(call_shapes, monkeypatch):
+    lengths = (5, *(64,) * 6, 9, *(300,), 7)
+    tensors = packed(sum(lengths))
+    gathered = []
+    original = torch.Tensor.index_select
+    monkeypatch.setattr(
+        torch.Tensor, "index_select", lambda self, dim, index: gathered.append(len(index)) or original(self, dim, index)
+    )
+
+    out = run(tensors, lengths)
+
+    assert call_shapes[:2] == [(6, 64), (1, 300)]
+    assert max(gathered) < 64, "only the short segments are copied"
+    torch.testing.assert_close(out.double(), segment_loop(*tensors, lengths), rtol=1e-5, atol=1e-5)
