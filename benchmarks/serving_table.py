@@ -134,7 +134,8 @@ async def closed_loop(
 ) -> tuple[list[Sample], float]:
     waiting = list(enumerate(images))[::-1]
     samples: dict[int, Sample] = {}
-    sampling = SamplingParams(max_tokens=new_tokens, temperature=0.0, ignore_eos=True)
+    # As transformers' min_new_tokens: the end token is masked until the length is reached.
+    sampling = SamplingParams(max_tokens=new_tokens, min_tokens=new_tokens, temperature=0.0)
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
 
     async def client() -> None:

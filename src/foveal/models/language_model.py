@@ -17,6 +17,7 @@ from foveal.models.base import ModelStep
 from foveal.models.decoder import FusedDecoder, unsupported_reason
 from foveal.models.family import Family, VisionFamily
 from foveal.models.image_input import ImageInput, PromptInput
+from foveal.models.linears import DenseLinear
 
 __all__ = ["DecoderKind", "TransformersModel"]
 
@@ -38,7 +39,7 @@ class TransformersModel:
         self.dtype = model.dtype
         self.device = model.device
         self._embed = model.get_input_embeddings()
-        self._head = model.get_output_embeddings()
+        self._head = DenseLinear.adopt([model.get_output_embeddings()])
         self._stack = model.get_decoder()
         self.spec = _spec_of(model, family)
         self._softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)

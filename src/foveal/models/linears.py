@@ -37,10 +37,11 @@ class DenseLinear:
         self._may_transpose = weight.device.type == "cpu" and weight.dtype == torch.float32
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self._may_transpose and MIN_TRANSPOSED_ROWS <= x.shape[0] <= MAX_TRANSPOSED_ROWS:
-            product = torch.mm(self.weight, x.t().contiguous()).t().contiguous()
-            return product if self.bias is None else product.add_(self.bias)
-        return F.linear(x, self.weight, self.bias)
+        rows = x.shape[0]
+        if not self._may_transpose or rows < MIN_TRANSPOSED_ROWS or rows > MAX_TRANSPOSED_ROWS:
+            return F.linear(x, self.weight, self.bias)
+        product = torch.mm(self.weight, x.t().contiguous()).t().contiguous()
+        return product if self.bias is None else product.add_(self.bias)
 
     @classmethod
     def adopt(cls, modules: Sequence[torch.nn.Linear]) -> DenseLinear:
