@@ -36,6 +36,17 @@ class StepPlanner:
 
     def plan_step(self, now_s: float) -> StepPlan:
         """Never empty while there are unfinished requests."""
+        step = self._draft_step(now_s)
+        preempted = step.preempted
+        while step.preempted and not step.rows:
+            # Everybody gave way, the last one after others had waited for the features it pinned: without a KV cache a
+            # request needs blocks in the middle of an image. Now there is room.
+            step = self._draft_step(now_s)
+            preempted = preempted + step.preempted
+        encode, evicted = self._ledger.vision.end_step()
+        return StepPlan(tuple(step.rows), encode, tuple(step.copies), evicted, tuple(preempted))
+
+    def _draft_step(self, now_s: float) -> StepDraft:
         ledger = self._ledger
         step = StepDraft(
             now_s=now_s,
@@ -53,8 +64,7 @@ class StepPlanner:
             self._admit_waiting(step, better_than=request.rank[0])
             self._schedule_chunk(request, step)
         self._admit_waiting(step)
-        encode, evicted = ledger.vision.end_step()
-        return StepPlan(tuple(step.rows), encode, tuple(step.copies), evicted, tuple(step.preempted))
+        return step
 
     def _schedule_decodes(self, step: StepDraft) -> list[Request]:
         """Rows for running requests that lack one token; returns the others, which wait for what is left."""

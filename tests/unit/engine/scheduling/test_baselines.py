@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 
+from foveal.core.priority import Priority
 from unit.engine.scheduling.builders import config, image, request
 from unit.engine.scheduling.engine_loop import EngineLoop
 
@@ -37,3 +38,17 @@ def test_without_kv_cache_a_long_sequence_is_still_chunked_and_choices_do_not_sh
     assert all(not plan.copies for plan in plans)
     assert all(len(item.output_token_ids) == 3 for item in loop.ended)
     assert loop.scheduler.stats().counters.prefix_cache_queries == 0
+
+
+def test_a_step_in_which_everybody_gave_way_is_planned_again() -> None:
+    """The first request waits for the feature that the second pins, and the second gives way for want of a block."""
+    loop = EngineLoop(config(kv_cache=False, num_blocks=5, max_num_batched_tokens=6, feature_cache_bytes=100))
+    loop.add(request("low", [1, image("dog", 9)], priority=Priority.P2, max_tokens=5))
+    for _ in range(7):
+        loop.step()
+    loop.add(request("high", [1, 2, 3, image("cat"), 4], priority=Priority.P0))
+    loop.step()
+    plan = loop.step()
+    assert plan.preempted == ("low",)
+    assert [row.request_id for row in plan.rows] == ["high"]
+    loop.run()
