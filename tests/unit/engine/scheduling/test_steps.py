@@ -252,3 +252,13 @@ def test_stats_count_what_happened() -> None:
     assert (reading.counters.prompt_tokens, reading.counters.generation_tokens) == (10, 6)
     assert (reading.counters.encoded_images, reading.feature_cache_hits, reading.feature_cache_queries) == (1, 1, 2)
     assert (reading.counters.steps, reading.counters.finished, reading.kv_blocks_owned) == (3, 2, 0)
+
+
+def test_a_last_token_that_is_an_image_of_its_own_gets_its_feature() -> None:
+    """It looks like a decoding row: one token is missing."""
+    loop = EngineLoop(config(encoder_budget_tokens=16))
+    loop.add(request("a", [image("cat"), 1, image("dot", 1)]))
+    assert rows(loop.step()) == [("a", 0, 5)]
+    plan = loop.step()
+    assert rows(plan) == [("a", 5, 6)]
+    assert [item.content_hash for item in plan.encode] == [b"dot"]
