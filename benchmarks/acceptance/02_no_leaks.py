@@ -42,7 +42,7 @@ def scheduler_steps() -> str:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "FOVEAL_SCHEDULER_STEPS": "20000"},
+        env={**os.environ, "FOVEAL_SCHEDULER_STEPS": "5000"},
     )
     if run.returncode:
         raise SystemExit(run.stdout)

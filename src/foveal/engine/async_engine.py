@@ -205,7 +205,9 @@ class AsyncEngine:
     async def _prepare(self, pool: PreprocessPool, request: GenerationRequest, arrival_s: float) -> Prepared:
         timeout_s = None if request.timeout_s is None else request.timeout_s - (self._clock.now_s() - arrival_s)
         try:
-            return await asyncio.wait_for(pool.prepare(request), timeout_s)
+            # Not wait_for: before Python 3.12 it can swallow a cancellation that comes together with the result.
+            async with asyncio.timeout(timeout_s):
+                return await pool.prepare(request)
         except TimeoutError:
             raise self._timeout(request, "reading its images") from None
 

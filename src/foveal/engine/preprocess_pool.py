@@ -95,6 +95,11 @@ class _Slot:
         try:
             await child.send(job)
             return await future
+        except asyncio.CancelledError:
+            # Cancelled between the worker's answer and our waking up: nobody else knows of its pixels.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._discard(future.result())
+            raise
         except ConnectionError:
             raise EngineDeadError("the preprocessing worker died; retry in a few seconds") from None
         finally:
