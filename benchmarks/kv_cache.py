@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def config(model: str, kv_cache: bool) -> EngineConfig:
-    return EngineConfig(model=model, num_kv_blocks=64, kv_cache=kv_cache, enable_prefix_caching=False)
+    return EngineConfig(model=model, num_kv_blocks=256, kv_cache=kv_cache, enable_prefix_caching=False)
 
 
 if __name__ == "__main__":

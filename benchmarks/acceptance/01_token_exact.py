@@ -63,7 +63,7 @@ def demo_vlm(path: str, console: Console) -> dict[str, int]:
     model = load_model(path, dtype="float32")
     figures = {"requests": 0, "exact": 0}
     for budget in (5, 64, 512):
-        config = EngineConfig(model=path, num_kv_blocks=1000, max_num_batched_tokens=budget)
+        config = EngineConfig(model=path, num_kv_blocks=8000, max_num_batched_tokens=budget)
         loop = build_loop(config, model, clock=ManualClock())
         for visit in ("cold", "prefix hit"):
             tokens: dict[str, list[int]] = {}

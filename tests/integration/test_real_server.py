@@ -18,7 +18,7 @@ from harness.server import Server, running_server
 from support.openai_contract import OpenAIClientContract, Served
 from support.tiny_models import tiny_checkpoint
 
-FLAGS = ("--threads", "1", "--preprocess-workers", "1", "--num-kv-blocks", "500", "--log-level", "warning")
+FLAGS = ("--threads", "1", "--preprocess-workers", "1", "--num-kv-blocks", "1000", "--log-level", "warning")
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ class EngineConfig:
     """Most sequences that run at the same time."""
     max_num_batched_tokens: int = 512
     """Token budget of one step: prompts are cut into chunks of at most this."""
-    block_size: int = 4
+    block_size: int = 2
     """Tokens per KV block. Small, because what a prefix hit leaves over of a block is recomputed: on a CPU that is the
     whole time to the first token of a repeated picture."""
     num_kv_blocks: int | None = None
