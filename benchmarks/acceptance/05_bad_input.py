@@ -207,7 +207,7 @@ async def killed_engine(client: Client) -> list[Outcome]:
 async def run(model: str, console: Console) -> tuple[list[Outcome], dict[str, int]]:
     timeout = aiohttp.ClientTimeout(total=180)
     async with hostile_site() as site, aiohttp.ClientSession(timeout=timeout) as session:
-        with running_server(model, "--served-model-name", MODEL, log="/tmp/foveal-bad-input.log") as server:
+        with running_server(model, "--served-model-name", MODEL) as server:
             client = Client(session, server)
             await client.works()
             family = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
