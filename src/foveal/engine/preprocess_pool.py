@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import structlog
 
 from foveal.core.errors import EngineDeadError, ImageDecodeError
 from foveal.engine.api import GenerationRequest
 from foveal.engine.child import Child
 from foveal.engine.config import EngineConfig
-from foveal.engine.ipc import Prepare, Prepared, PrepareFailed, StartFailed, StartWorker, WorkerReady
+from foveal.engine.ipc import Message, Prepare, Prepared, PrepareFailed, StartWorker, WorkerReady
 from foveal.engine.remote_error import rebuild_error
 from foveal.engine.segments import unlink_segment
+from foveal.engine.supervised_child import SupervisedChild
 
 __all__ = ["PreprocessPool"]
 
 _MODULE = "foveal.engine.preprocess_worker"
-_RESTART_DELAY_S = 0.5
-_log = structlog.get_logger(__name__)
 
 
 class PreprocessPool:
@@ -65,29 +61,28 @@ class _Slot:
     """One worker and its successors."""
 
     def __init__(self, config: EngineConfig, directory: Path) -> None:
-        self._hello = StartWorker(
-            config.model, str(directory), config.max_image_pixels, config.log_level, config.log_format
+        self._directory = directory
+        hello = StartWorker(config.model, str(directory), config.max_image_pixels, config.log_level, config.log_format)
+        # One thread: many small torch calls beside a busy engine gain nothing from more.
+        start = partial(Child.start, _MODULE, hello, environment={"OMP_NUM_THREADS": "1"})
+        self._process = SupervisedChild(
+            "preprocessing worker", start, WorkerReady, self._deliver, lambda _: self._fail_jobs()
         )
-        self._child: Child | None = None
         self._jobs: dict[int, tuple[asyncio.Future[Prepared], int]] = {}
-        self._task: asyncio.Task[None] | None = None
 
     @property
     def is_alive(self) -> bool:
-        return self._child is not None
+        return self._process.child is not None
 
     @property
     def outstanding(self) -> int:
         return sum(weight for _, weight in self._jobs.values())
 
     async def start(self) -> WorkerReady:
-        child, ready = await self._spawn()
-        self._child = child
-        self._task = asyncio.create_task(self._supervise())
-        return ready
+        return await self._process.start()
 
     async def submit(self, job: Prepare) -> Prepared:
-        child = self._child
+        child = self._process.child
         if child is None:
             raise EngineDeadError("the preprocessing worker is restarting; retry in a few seconds")
         future: asyncio.Future[Prepared] = asyncio.get_running_loop().create_future()
@@ -106,46 +101,9 @@ class _Slot:
             self._jobs.pop(job.job_id, None)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._child is not None:
-            await self._child.stop()
-            self._child = None
+        await self._process.stop()
 
-    async def _spawn(self) -> tuple[Child, WorkerReady]:
-        # One thread: many small torch calls beside a busy engine gain nothing from more.
-        child = await Child.start(_MODULE, self._hello, environment={"OMP_NUM_THREADS": "1"})
-        try:
-            message = await child.receive()
-        except asyncio.CancelledError:
-            child.kill()
-            raise
-        if isinstance(message, WorkerReady):
-            return child, message
-        await child.stop(grace_s=0.0)
-        if isinstance(message, StartFailed):
-            raise rebuild_error(message.kind, message.message)
-        raise EngineDeadError(f"a preprocessing worker died while starting (exit code {child.exit_code})")
-
-    async def _supervise(self) -> None:
-        while True:
-            assert self._child is not None
-            while (message := await self._child.receive()) is not None:
-                self._deliver(message)
-            await self._child.stop(grace_s=0.0)
-            _log.warning("preprocess_worker_died", exit_code=self._child.exit_code, jobs=len(self._jobs))
-            self._child = None
-            self._fail_jobs()
-            while self._child is None:
-                try:
-                    self._child, _ = await self._spawn()
-                except Exception as error:
-                    _log.error("preprocess_worker_restart_failed", error=str(error))
-                    await asyncio.sleep(_RESTART_DELAY_S)
-
-    def _deliver(self, message: Any) -> None:
+    def _deliver(self, message: Message) -> None:
         if not isinstance(message, Prepared | PrepareFailed):
             return
         future, _ = self._jobs.get(message.job_id, (None, 0))
@@ -159,7 +117,7 @@ class _Slot:
     def _discard(self, message: Prepared | PrepareFailed) -> None:
         """The request was cancelled while its images were decoded: nobody else will unlink its pixels."""
         if isinstance(message, Prepared):
-            unlink_segment(Path(self._hello.segment_directory), message.segment)
+            unlink_segment(self._directory, message.segment)
 
     def _fail_jobs(self) -> None:
         for future, _ in self._jobs.values():

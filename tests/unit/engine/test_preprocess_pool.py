@@ -27,7 +27,7 @@ def _job() -> Prepare:
 
 async def _slot_with_a_job(directory: Path) -> tuple[_Slot, asyncio.Task[Prepared]]:
     slot = _Slot(EngineConfig(model="m"), directory)
-    slot._child = FakeChild()  # type: ignore[assignment]
+    slot._process.child = FakeChild()  # type: ignore[assignment]
     task = asyncio.create_task(slot.submit(_job()))
     await asyncio.sleep(0)
     (directory / "pixels").write_bytes(b"x")

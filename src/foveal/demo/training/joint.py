@@ -27,7 +27,7 @@ from foveal.demo.training.warm_start import FeatureScale
 
 __all__ = ["JointConfig", "Parts", "RowSampler", "forward", "losses", "monitor", "run", "share_between_workers"]
 
-KIND_SHARES = {"shapes": 0.22, "relations": 0.32, "text": 0.09, "bars": 0.15, "easy_vqa": 0.12, "clip_art": 0.10}
+KIND_SHARES = {"shapes": 0.24, "relations": 0.34, "text": 0.07, "bars": 0.18, "easy_vqa": 0.10, "clip_art": 0.07}
 
 
 @dataclass(frozen=True)

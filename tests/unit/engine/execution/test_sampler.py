@@ -73,7 +73,15 @@ def test_distribution_agrees_with_hf_logits_processors(seed: int, vocab: int, **
     row = row_of(prompt=[0, 1, 1], output=[2, 4], **kwargs)
     ours = Sampler(vocab).probabilities(logits, [row])
     theirs = hf_probabilities(logits, row)
-    assert torch.equal(ours > 0, theirs > 0)
+    # A token whose cumulative probability is top_p to the last bit may fall on either side: the two sums round
+    # differently. It must then be a single token, the least likely of those that were kept.
+    disputed = (ours > 0) != (theirs > 0)
+    assert disputed.sum() <= 1
+    if disputed.any():
+        wider = ours if (ours > 0).sum() > (theirs > 0).sum() else theirs
+        assert wider[disputed].item() == wider[wider > 0].min()
+        assert kwargs["top_p"] < 1.0
+        ours, theirs = (p.masked_fill(disputed, 0.0) / p.masked_fill(disputed, 0.0).sum() for p in (ours, theirs))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
