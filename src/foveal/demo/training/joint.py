@@ -25,7 +25,17 @@ from foveal.demo.training.pool import Example
 from foveal.demo.training.rehearsal import Rehearsal
 from foveal.demo.training.warm_start import FeatureScale
 
-__all__ = ["JointConfig", "Parts", "RowSampler", "forward", "losses", "monitor", "run", "share_between_workers"]
+__all__ = [
+    "JointConfig",
+    "Parts",
+    "RowSampler",
+    "forward",
+    "input_embeddings",
+    "losses",
+    "monitor",
+    "run",
+    "share_between_workers",
+]
 
 KIND_SHARES = {"shapes": 0.24, "relations": 0.34, "text": 0.07, "bars": 0.18, "easy_vqa": 0.10, "clip_art": 0.07}
 
@@ -175,14 +185,20 @@ def losses(parts: Parts, config: JointConfig, batch: Batch) -> tuple[torch.Tenso
 
 def forward(parts: Parts, batch: Batch, features: np.ndarray) -> torch.Tensor:
     """Final states [rows, length, hidden], with projected patches in the place of the image tokens."""
+    x = input_embeddings(parts, batch, features)
+    states: torch.Tensor = parts.decoder(x, batch.positions, batch.mask)
+    return states
+
+
+def input_embeddings(parts: Parts, batch: Batch, features: np.ndarray) -> torch.Tensor:
+    """What the decoder gets, [rows, length, hidden]: word embeddings and projected patches."""
     embeddings = parts.decoder.embeddings
     x = embeddings[batch.ids.clamp_max(len(embeddings) - 1)].flatten(0, 1)
     if batch.examples:
         patches = parts.projector(parts.scale.apply(torch.from_numpy(features[batch.examples])))
         places = (batch.patch_offsets[:, None] + torch.arange(patches.shape[1])).flatten()
         x = x.index_copy(0, places, patches.flatten(0, 1))
-    states: torch.Tensor = parts.decoder(x.unflatten(0, batch.ids.shape), batch.positions, batch.mask)
-    return states
+    return x.unflatten(0, batch.ids.shape)
 
 
 class RowSampler:
