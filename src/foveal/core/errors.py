@@ -3,6 +3,18 @@
 FovealError
 |-- ConfigurationError          a flag, file or environment that cannot work
 |-- ModelLoadError              a checkpoint that cannot be read or is not supported
+|-- ArtifactError               a model directory does not hold what its passport says
+|   |-- PassportMissingError    no passport.json
+|   |-- PassportSchemaError     passport.json cannot be read, or has an unknown schema
+|   |-- PassportDigestError     the passport was changed after it was written
+|   |-- NothingQuantisedError   a quantised artefact without one quantised layer
+|   |-- MissingFileError        a listed file is not there
+|   |-- TruncatedFileError      a listed file is shorter
+|   |-- ChangedFileError        a listed file has other contents
+|   |-- ExtraWeightsError       a file that a loader would read is not listed
+|   |-- VerdictError            the gate rejected it, or has not judged it
+|   |-- OutputExistsError       the output directory is there already, or in use
+|   `-- StorageError            the disk is full, or the place cannot be written
 |-- IntegrityError              an internal account does not add up: a bug, never the user's fault
 |-- EngineDeadError             the engine process is gone; in-flight requests end with this
 `-- RequestError                one request cannot be served (carries an HTTP status)
@@ -24,23 +36,35 @@ Messages follow one shape: what was found, what the limit is, what to do.
 from __future__ import annotations
 
 __all__ = [
+    "ArtifactError",
+    "ChangedFileError",
     "ConfigurationError",
     "EngineDeadError",
+    "ExtraWeightsError",
     "ForbiddenUrlError",
     "FovealError",
     "ImageDecodeError",
     "ImageFetchError",
     "IntegrityError",
     "InvalidRequestError",
+    "MissingFileError",
     "ModelLoadError",
     "ModelNotFoundError",
+    "NothingQuantisedError",
+    "OutputExistsError",
     "OverloadedError",
+    "PassportDigestError",
+    "PassportMissingError",
+    "PassportSchemaError",
     "PayloadTooLargeError",
     "PromptTooLongError",
     "RequestError",
     "RequestTimeoutError",
+    "StorageError",
     "TooManyImagesError",
+    "TruncatedFileError",
     "UnauthorizedError",
+    "VerdictError",
 ]
 
 
@@ -54,6 +78,62 @@ class ConfigurationError(FovealError):
 
 class ModelLoadError(FovealError):
     """A checkpoint that cannot be read or is not supported."""
+
+
+class ArtifactError(FovealError):
+    """A model directory does not hold what its passport says, or could not be written.
+
+    `found`, `expected` and `remedy` make up the message; with `found` alone, that is the whole message.
+    """
+
+    def __init__(self, found: str, expected: str = "", remedy: str = "") -> None:
+        first = f"{found}; expected {expected}" if expected else found
+        super().__init__(f"{first}. {remedy}" if remedy else first)
+        self.found, self.expected, self.remedy = found, expected, remedy
+
+
+class PassportMissingError(ArtifactError):
+    """There is no passport.json."""
+
+
+class PassportSchemaError(ArtifactError):
+    """passport.json cannot be read, or has a schema that this version does not know."""
+
+
+class PassportDigestError(ArtifactError):
+    """The passport's digested part is not what its digest says."""
+
+
+class NothingQuantisedError(ArtifactError):
+    """The artefact claims to be quantised, and no layer is."""
+
+
+class MissingFileError(ArtifactError):
+    """A file that the passport lists is not there."""
+
+
+class TruncatedFileError(ArtifactError):
+    """A file is shorter than the passport says."""
+
+
+class ChangedFileError(ArtifactError):
+    """A file has other contents than the passport says."""
+
+
+class ExtraWeightsError(ArtifactError):
+    """A file that a loader would read is not in the passport."""
+
+
+class VerdictError(ArtifactError):
+    """The quality gate rejected the artefact, or has not judged it."""
+
+
+class OutputExistsError(ArtifactError):
+    """The output directory is there already, or another process is writing it."""
+
+
+class StorageError(ArtifactError):
+    """The disk is full, or the place cannot be written."""
 
 
 class IntegrityError(FovealError):
