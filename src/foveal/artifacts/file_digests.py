@@ -1,7 +1,7 @@
 """Sizes and SHA-256 of files, several at a time.
 
-SHA-256 rather than a faster hash: processors have instructions for it, so that the disk is the limit, and everybody can
-check a file with `sha256sum`.
+SHA-256, because everybody can check a file with `sha256sum`. One core without SHA instructions does 0.4 GB/s, one with
+them four times that; shards are read in parallel.
 """
 
 from __future__ import annotations

@@ -6,8 +6,10 @@ pair later, without running either again. Parts that were not measured are None;
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -40,18 +42,22 @@ class MeasuredModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Perplexity:
-    """exp(mean negative log-likelihood per token) on English text.
+    """exp(mean negative log-likelihood per token) on English text; None stands for a value that is not finite.
 
     `window_nll` holds the summed negative log-likelihood (nats) of each window and `window_tokens` its tokens, so that
     two models can be compared window by window. Both may be empty; then there is no interval.
     """
 
-    value: float
+    value: float | None
     tokens: int
     window_nll: tuple[float, ...] = ()
     window_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        _finite_or_none(self, "value")
+        if not all(map(math.isfinite, self.window_nll)):
+            object.__setattr__(self, "window_nll", ())
+            object.__setattr__(self, "window_tokens", ())
         if len(self.window_nll) != len(self.window_tokens):
             raise ValueError(
                 f"{len(self.window_nll)} window sums for {len(self.window_tokens)} window lengths; give one of each"
@@ -101,11 +107,14 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Divergence:
-    """KL(base || candidate) of the next-token distribution, in nats per answer position."""
+    """KL(base || candidate) of the next-token distribution, in nats per answer position; None: not finite."""
 
-    mean: float
-    p99: float
+    mean: float | None
+    p99: float | None
     positions: int = 0
+
+    def __post_init__(self) -> None:
+        _finite_or_none(self, "mean", "p99")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +122,17 @@ class PictureDependence:
     """How much changes when the picture is replaced and the question stays.
 
     `answers`: share (0..1) of greedy answers that change. `kl`: mean KL (nats per position) between the next-token
-    distributions with and without the right picture. `accuracy`: share still answered correctly without it.
+    distributions with and without the right picture; None: not finite. `accuracy`: share still answered correctly
+    without it. `changed` tells per item whether the answer changed; it may be empty, then intervals are wider.
     """
 
     answers: float
-    kl: float
+    kl: float | None
     accuracy: float | None = None
+    changed: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        _finite_or_none(self, "kl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +212,14 @@ class Evaluation:
             )
         return record
 
+    def for_passport(self) -> dict[str, Any]:
+        """As plain values without sample answers (pictures are large) and text windows."""
+        brief = replace(self, samples=())
+        if brief.perplexity is not None:
+            brief = replace(brief, perplexity=replace(brief.perplexity, window_nll=(), window_tokens=()))
+        plain: dict[str, Any] = msgspec.to_builtins(brief)
+        return plain
+
     def write(self, path: Path) -> None:
         path.write_bytes(self.to_json() + b"\n")
 
@@ -209,3 +231,11 @@ class Evaluation:
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
         return cls.from_json(data, origin=str(path))
+
+
+def _finite_or_none(record: object, *names: str) -> None:
+    """JSON has no NaN: a value that is not finite is None, and the gate rejects it."""
+    for name in names:
+        value = getattr(record, name)
+        if value is not None and not math.isfinite(value):
+            object.__setattr__(record, name, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,18 @@ def test_a_later_schema_is_refused() -> None:
 def test_windows_without_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="2 window sums for 1"):
         Perplexity(value=1.0, tokens=3, window_nll=(1.0, 2.0), window_tokens=(3,))
+
+
+def test_a_value_that_is_not_finite_becomes_none_and_survives(tmp_path: Path) -> None:
+    broken = replace(FULL, perplexity=Perplexity(value=math.inf, tokens=3, window_nll=(math.nan,), window_tokens=(3,)))
+    assert broken.perplexity is not None
+    assert broken.perplexity.value is None
+    assert broken.perplexity.window_tokens == ()
+    assert Evaluation.from_json(broken.to_json()) == broken
+
+
+def test_the_passport_gets_neither_pictures_nor_text_windows() -> None:
+    plain = FULL.for_passport()
+    assert plain["samples"] == ()
+    assert plain["perplexity"]["window_nll"] == ()
+    assert plain["tasks"]["shapes"]["per_item"] == (True, False, True)
