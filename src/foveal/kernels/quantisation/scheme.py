@@ -18,7 +18,17 @@ from typing import Literal
 
 from foveal.core.errors import ConfigurationError
 
-__all__ = ["ActivationScheme", "LinearScheme", "WeightKind", "WeightScheme", "parse_linear", "parse_weight"]
+__all__ = [
+    "NESTED_BLOCK",
+    "PER_TENSOR",
+    "ActivationScheme",
+    "LinearScheme",
+    "WeightKind",
+    "WeightScheme",
+    "effective_group",
+    "parse_linear",
+    "parse_weight",
+]
 
 WeightKind = Literal["int", "float", "nf4"]
 
@@ -33,6 +43,7 @@ _ABSMAX_BYTES = 4  # bitsandbytes keeps block maxima in float32
 _NF4_MAP_BYTES = 16 * 4
 _NESTED_MAP_BYTES = 256 * 4
 _WORD_BITS = 32
+_SMALLEST_FALLBACK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,7 @@ class WeightScheme:
             )
         if self.kind != "int" and not self.symmetric:
             raise ConfigurationError(f"{self.kind} weights have no zero point. Use symmetric, or integer weights.")
-        if self.kind == "nf4" and self.group not in range(1, 1 << 16):
+        if self.kind == "nf4" and self.group is None:
             raise ConfigurationError("nf4 weights need a block size, and none was given. Use group_size 64.")
         if self.double_quant and self.kind != "nf4":
             raise ConfigurationError(f"double quantisation exists for nf4, not for {self.kind}. Leave it out.")
@@ -175,6 +186,19 @@ class LinearScheme:
         if self.weight.kind != "int":
             return f"{self.weight.name}+{self.activation.name}"
         return f"w{self.weight.bits}a{self.activation.bits}{_weight_tail(self.weight)}-{self.activation.tail}"
+
+
+def effective_group(in_features: int, wanted: int) -> int | None:
+    """The largest of `wanted`, its half, its quarter ... down to 32 that divides the input; None where none does.
+
+    A hidden size of 576 has no groups of 128: it gets 64. The caller records the fallback.
+    """
+    group = wanted
+    while group >= min(wanted, _SMALLEST_FALLBACK):
+        if in_features % group == 0:
+            return group
+        group //= 2
+    return None
 
 
 _GRANULARITY = r"(?:-(?:g(?P<group>\d+)|(?P<tensor>tensor)))?"

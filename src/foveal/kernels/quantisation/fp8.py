@@ -1,0 +1,36 @@
+"""FP8 E4M3 (no infinities, largest value 448) through torch's own type; values beyond the range saturate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["E4M3_MAX", "decode", "encode", "scale_for_range", "spacing"]
+
+E4M3_MAX = 448.0
+
+_DTYPE = torch.float8_e4m3fn
+_SMALLEST_SCALE = 2.0**-24
+_MANTISSA_BITS = 3
+_LOWEST_EXPONENT = -6
+
+
+def scale_for_range(low: Tensor, high: Tensor) -> Tensor:
+    """max(|low|, |high|) / 448, or one for a range of zeros."""
+    scale = torch.maximum(high, -low) / E4M3_MAX
+    return torch.where(scale > 0, scale.clamp_min(_SMALLEST_SCALE), torch.ones_like(scale))
+
+
+def encode(values: Tensor, scale: Tensor) -> Tensor:
+    """float8_e4m3fn codes; torch turns values beyond 448 into NaN, so they are clamped before."""
+    return (values / scale).clamp_(-E4M3_MAX, E4M3_MAX).to(_DTYPE)
+
+
+def decode(codes: Tensor, scale: Tensor) -> Tensor:
+    return codes.to(scale.dtype) * scale
+
+
+def spacing(codes: Tensor) -> Tensor:
+    """Distance between neighbouring E4M3 values around each code, float32: 2^(exponent - 3), constant near zero."""
+    exponent = torch.frexp(codes.float()).exponent - 1
+    return torch.exp2((exponent.clamp_min(_LOWEST_EXPONENT) - _MANTISSA_BITS).float())
