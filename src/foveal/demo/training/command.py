@@ -29,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--clip-art", type=Path, help="folder usr/share/openclipart/png of Debian's openclipart-png")
     parser.add_argument("--output", type=Path, default=Path("adapter.safetensors"))
     parser.add_argument("--warm-minutes", type=float, default=5.0, help="projector alone (default 5)")
-    parser.add_argument("--minutes", type=float, default=60.0, help="projector and language model (default 60)")
+    parser.add_argument("--minutes", type=float, default=93.0, help="projector and language model (default 93)")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each (default 2)")
     parser.add_argument("--no-int8", action="store_true", help="frozen products in fp32 (slower)")
     parser.add_argument("--pictures", type=float, default=1.0, help="share of the training data, for a quick try")
