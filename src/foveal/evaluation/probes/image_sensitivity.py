@@ -42,7 +42,10 @@ class _Tally:
 
     def dependence(self) -> PictureDependence:
         return PictureDependence(
-            answers=float(np.mean(self.changed)), kl=float(np.mean(self.kl)), accuracy=float(np.mean(self.right))
+            answers=float(np.mean(self.changed)),
+            kl=float(np.mean(self.kl)),
+            accuracy=float(np.mean(self.right)),
+            changed=tuple(self.changed),
         )
 
 
