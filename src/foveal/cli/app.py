@@ -15,6 +15,7 @@ __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS = {
     "demo-model": ("foveal.cli.demo_model", "Assemble the demo VLM from parts that package registries ship."),
+    "inspect": ("foveal.cli.inspect", "Print a model's passport and check its files."),
     "run": ("foveal.cli.run", "Ask one question, about pictures or not."),
     "chat": ("foveal.cli.chat", "Talk with a model in the terminal."),
     "serve": ("foveal.cli.serve", "Serve a model through an OpenAI-compatible API."),
@@ -58,13 +59,14 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 def main() -> None:
     """Entry point: errors raised on purpose become one line and exit code 1."""
     from rich.console import Console
+    from rich.markup import escape
 
     from foveal.core.errors import FovealError
 
     try:
         app()
     except FovealError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

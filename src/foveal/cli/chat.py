@@ -61,12 +61,22 @@ def chat(
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     dtype: flags.Dtype = "auto",
     threads: flags.Threads = None,
+    require_passport: flags.RequirePassport = False,
+    require_verdict: flags.RequireVerdict = False,
 ) -> None:
     """Talk with a model in the terminal.
 
     Example: foveal chat .demo/foveal-demo --image examples/images/chart.png
     """
-    config = EngineConfig(model=model, dtype=dtype, num_threads=threads, max_num_seqs=1, preprocess_workers=1)  # type: ignore[arg-type]
+    config = EngineConfig(
+        model=model,
+        dtype=dtype,  # type: ignore[arg-type]
+        num_threads=threads,
+        max_num_seqs=1,
+        preprocess_workers=1,
+        require_passport=require_passport,
+        require_verdict=require_verdict,
+    )
     sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature)
     console = Console()
     conversation = Conversation()

@@ -18,6 +18,8 @@ __all__ = [
     "MemoryUtilization",
     "Model",
     "PrefixCaching",
+    "RequirePassport",
+    "RequireVerdict",
     "Threads",
 ]
 
@@ -44,6 +46,14 @@ PrefixCaching = Annotated[
 Batching = Annotated[str, typer.Option(help="continuous, or static as a baseline to compare with.")]
 KvCache = Annotated[
     bool, typer.Option("--kv-cache/--no-kv-cache", help="Recompute everything each step: a baseline to compare with.")
+]
+RequirePassport = Annotated[
+    bool,
+    typer.Option("--require-passport", help="Refuse a model whose files are not those that its passport.json lists."),
+]
+RequireVerdict = Annotated[
+    bool,
+    typer.Option("--require-verdict", help="Refuse a model that the quality gate has not accepted; checks files too."),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads of the engine.  [default: all]", show_default=False)

@@ -33,6 +33,8 @@ def run(
     dtype: flags.Dtype = "auto",
     decoder: flags.Decoder = "auto",
     threads: flags.Threads = None,
+    require_passport: flags.RequirePassport = False,
+    require_verdict: flags.RequireVerdict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Ask one question, about pictures or not.
@@ -46,6 +48,8 @@ def run(
         dtype=dtype,
         decoder=decoder,
         num_threads=threads,
+        require_passport=require_passport,
+        require_verdict=require_verdict,
         max_num_seqs=1,
         preprocess_workers=1,  # type: ignore[arg-type]
     )

@@ -49,6 +49,8 @@ def serve(
     batching: flags.Batching = "continuous",
     kv_cache: flags.KvCache = True,
     threads: flags.Threads = None,
+    require_passport: flags.RequirePassport = False,
+    require_verdict: flags.RequireVerdict = False,
     preprocess_workers: Annotated[int, typer.Option(help="Processes that decode pictures and tokenise.")] = 2,
     max_waiting: Annotated[int, typer.Option(help="Requests queued in the engine before new ones get 503.")] = 1024,
     max_concurrent_requests: Annotated[
@@ -96,6 +98,8 @@ def serve(
         batching=batching,  # type: ignore[arg-type]
         kv_cache=kv_cache,
         num_threads=threads,
+        require_passport=require_passport,
+        require_verdict=require_verdict,
         preprocess_workers=preprocess_workers,
         max_images_per_request=max_images,
         max_image_pixels=max_image_pixels,

@@ -55,7 +55,7 @@ class AsyncEngine:
         self._pixel_bytes = 0
 
     async def start(self) -> Ready:
-        """Start all processes, load and warm up. Raises ModelLoadError or ConfigurationError."""
+        """Start all processes, load and warm up. Raises ModelLoadError, ArtifactError or ConfigurationError."""
         self._directory = create_segment_directory()
         self._pool = PreprocessPool(self.config, self._directory)
         self._link = EngineLink(self.config, self._directory)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import structlog
 import torch
 
+from foveal.artifacts.verification import require_accepted, verify
 from foveal.core.clock import Clock, MonotonicClock
-from foveal.core.errors import ConfigurationError
+from foveal.core.errors import ConfigurationError, PassportMissingError
 from foveal.engine.config import EngineConfig
 from foveal.engine.execution.guided import GuideFactory
 from foveal.engine.execution.kv_pool import allocate_kv_cache, blocks_that_fit
@@ -16,11 +20,14 @@ from foveal.engine.scheduling.config import SchedulerConfig
 from foveal.engine.scheduling.scheduler import Scheduler
 from foveal.models.base import LanguageModel
 
-__all__ = ["build_engine_loop", "build_loop"]
+__all__ = ["build_engine_loop", "build_loop", "check_passport"]
+
+_log = structlog.get_logger(__name__)
 
 
 def build_engine_loop(config: EngineConfig) -> EngineLoop:
-    """Everything from a checkpoint. Raises ModelLoadError or ConfigurationError."""
+    """Everything from a checkpoint. Raises ModelLoadError, ConfigurationError, or ArtifactError (see `check_passport`)."""
+    check_passport(config)
     from foveal.models.loading import load_model, load_processor
 
     torch.set_num_threads(config.threads)
@@ -34,6 +41,21 @@ def build_engine_loop(config: EngineConfig) -> EngineLoop:
     if config.warmup:
         loop.warm_up()
     return loop
+
+
+def check_passport(config: EngineConfig) -> None:
+    """Verify the model directory as far as `config` demands. Raises ArtifactError."""
+    if not (config.require_passport or config.require_verdict):
+        return
+    directory = Path(config.model).expanduser()
+    if not directory.is_dir():
+        raise PassportMissingError(
+            f"{config.model} is not a directory", "one with a passport", "Download the model, and give its directory"
+        )
+    passport = verify(directory)
+    if config.require_verdict:
+        require_accepted(passport, directory)
+    _log.info("passport verified", model=config.model_name, passport=passport.digest)
 
 
 def build_loop(

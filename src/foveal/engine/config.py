@@ -55,6 +55,10 @@ class EngineConfig:
     max_image_pixels: int = 40_000_000
     max_pixel_bytes_in_flight: int = 512 * MIB
     """Preprocessed pixels held for requests that have not finished."""
+    require_passport: bool = False
+    """Refuse a model directory that does not hold what its passport says."""
+    require_verdict: bool = False
+    """Also refuse one that the quality gate has not accepted. Implies `require_passport`."""
     warmup: bool = True
     log_level: str = "info"
     log_format: Literal["text", "json"] = "text"

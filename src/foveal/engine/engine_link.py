@@ -70,7 +70,7 @@ class EngineLink:
         return self._stats
 
     async def start(self) -> Ready:
-        """Raises ModelLoadError or ConfigurationError if the engine cannot start."""
+        """Raises ModelLoadError, ArtifactError or ConfigurationError if the engine cannot start."""
         return await self._process.start()
 
     async def stop(self) -> None:
