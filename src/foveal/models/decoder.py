@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from foveal.kernels.attention_batch import AttentionBatch, KVCache
 from foveal.kernels.paged_attention import paged_attention
-from foveal.models.linears import DenseLinear, PackedLinear
+from foveal.models.linears import PackedLinear
+from foveal.models.quantised.packed_linears import adopt_linears
 
 __all__ = ["FusedDecoder", "unsupported_reason"]
 
@@ -62,10 +63,10 @@ class _Layer:
         self.sliding_window: int | None = getattr(attention, "sliding_window", None)
         self.num_heads = attention.q_proj.out_features // self.head_dim
         self.num_kv_heads = attention.k_proj.out_features // self.head_dim
-        self.qkv: PackedLinear = DenseLinear.adopt([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.out: PackedLinear = DenseLinear.adopt([attention.o_proj])
-        self.gate_up: PackedLinear = DenseLinear.adopt([mlp.gate_proj, mlp.up_proj])
-        self.down: PackedLinear = DenseLinear.adopt([mlp.down_proj])
+        self.qkv: PackedLinear = adopt_linears([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.out: PackedLinear = adopt_linears([attention.o_proj])
+        self.gate_up: PackedLinear = adopt_linears([mlp.gate_proj, mlp.up_proj])
+        self.down: PackedLinear = adopt_linears([mlp.down_proj])
         self.activation = mlp.act_fn
         self.input_norm = _RmsNorm(layer.input_layernorm)
         self.mlp_norm = _RmsNorm(layer.post_attention_layernorm)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -12,12 +13,13 @@ from transformers import PreTrainedModel
 from foveal.core.errors import ConfigurationError, IntegrityError
 from foveal.core.model_spec import ModelSpec
 from foveal.kernels.attention_batch import KVCache
+from foveal.kernels.quantisation.scheme import LinearScheme
 from foveal.models.attention_interface import attention_step, use_paged_attention
 from foveal.models.base import ModelStep
 from foveal.models.decoder import FusedDecoder, unsupported_reason
 from foveal.models.family import Family, VisionFamily
 from foveal.models.image_input import ImageInput, PromptInput
-from foveal.models.linears import DenseLinear
+from foveal.models.quantised.packed_linears import adopt_linears
 
 __all__ = ["DecoderKind", "TransformersModel"]
 
@@ -31,15 +33,23 @@ class TransformersModel:
     injected (the oracle, and the fallback for other shapes), "auto" the first where it fits.
     """
 
-    def __init__(self, model: PreTrainedModel, family: Family, decoder: DecoderKind = "auto") -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        family: Family,
+        decoder: DecoderKind = "auto",
+        quantised_linears: Mapping[str, LinearScheme] = MappingProxyType({}),
+    ) -> None:
         """Takes over `model`. Raises ConfigurationError if "fused" is demanded and the stack is not Llama-shaped."""
         self.hf_model = model.eval().requires_grad_(False)
         self.family = family
+        self.quantised_linears = quantised_linears
+        """Module name -> how the checkpoint stores its weight and rounds its input; what is not named is kept as it was."""
         self.core: PreTrainedModel = model.model if family.supports_images else model
         self.dtype = model.dtype
         self.device = model.device
         self._embed = model.get_input_embeddings()
-        self._head = DenseLinear.adopt([model.get_output_embeddings()])
+        self._head = adopt_linears([model.get_output_embeddings()])
         self._stack = model.get_decoder()
         self.spec = _spec_of(model, family)
         self._softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ import transformers
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from foveal.core.errors import ModelLoadError
+from foveal.core.errors import FovealError, ModelLoadError
+from foveal.kernels.quantisation.scheme import LinearScheme
 from foveal.models.language_model import DecoderKind, TransformersModel
 from foveal.models.precision import DTypeName, resolve_dtype
 from foveal.models.processing.processor import Processor
+from foveal.models.quantised.input_rounding import InputRounding
+from foveal.models.quantised.loader import load_quantised
+from foveal.models.quantised.rounded_linear import round_inputs
 from foveal.models.registry import family_of
 
 __all__ = ["load_model", "load_processor"]
@@ -37,26 +41,34 @@ def load_model(
     Weights must be safetensors (pickled ones can run code) and fit the config exactly: a missing, unexpected or
     wrongly shaped tensor or a NaN is a ModelLoadError, never a model that quietly answers nonsense. For `dtype` see
     `resolve_dtype`, for `decoder` TransformersModel.
+
+    Quantised checkpoints (compressed-tensors, GPTQ, AWQ, bitsandbytes NF4) are dequantised while they load; linears whose
+    layout has integer inputs round them.
     """
     source = _existing(model)
     family = family_of(_model_type(source))
     device = torch.device(device)
+    linears: Mapping[str, LinearScheme] = {}
+    roundings: Mapping[str, InputRounding] = {}
+    # Misfits are not tolerated, but listed with the others instead of raised without a name.
+    options = {"attn_implementation": "sdpa", "ignore_mismatched_sizes": True}
     with _quiet(), _explained(source):
         config = transformers.AutoConfig.from_pretrained(source)
         stored = config.dtype or config.get_text_config().dtype
-        loaded, info = getattr(transformers, family.auto_class).from_pretrained(
-            source,
-            config=config,
-            dtype=resolve_dtype(dtype, stored, device),
-            use_safetensors=True,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-            # Not tolerated, but listed with the other misfits instead of raised without a name.
-            ignore_mismatched_sizes=True,
-        )
+        run_in = resolve_dtype(dtype, stored, device)
+        if getattr(config, "quantization_config", None) is None:
+            loaded, info = getattr(transformers, family.auto_class).from_pretrained(
+                source, config=config, dtype=run_in, use_safetensors=True, output_loading_info=True, **options
+            )
+        else:
+            quantised = load_quantised(source, config, family, run_in, **options)
+            loaded, info = quantised.model, quantised.info
+            linears, roundings = quantised.linears, quantised.roundings
     _refuse_wrong_keys(source, info)
     _refuse_bad_numbers(source, loaded)
-    return TransformersModel(loaded.to(device), family, decoder)
+    loaded = loaded.to(device)
+    round_inputs(loaded, roundings)
+    return TransformersModel(loaded, family, decoder, linears)
 
 
 def load_processor(model: str | Path, *, chat_template: str | None = None) -> Processor:
@@ -123,6 +135,8 @@ def _explained(source: str) -> Iterator[None]:
     """Turn what transformers and safetensors raise into a ModelLoadError with a remedy."""
     try:
         yield
+    except FovealError:
+        raise
     except SafetensorError as error:
         raise ModelLoadError(f"a safetensors file of {source} is damaged ({error}). Download it again.") from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
