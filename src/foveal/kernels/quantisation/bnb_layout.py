@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from foveal.kernels.quantisation.affine import QuantisedWeight
 from foveal.kernels.quantisation.double_quantisation import NestedScale, dynamic_map
 from foveal.kernels.quantisation.scheme import NESTED_BLOCK, WeightScheme
 
-__all__ = ["from_bnb", "pack_nf4", "to_bnb", "unpack_nf4"]
+__all__ = ["bnb_dequantise", "from_bnb", "pack_nf4", "to_bnb", "unpack_nf4"]
 
 _STATE = "quant_state.bitsandbytes__nf4"
 
@@ -63,24 +64,42 @@ def to_bnb(weight: QuantisedWeight, dtype: torch.dtype = torch.float16) -> dict[
 
 
 def from_bnb(tensors: Mapping[str, Tensor]) -> QuantisedWeight:
-    """Inverse of `to_bnb`. Raises ModelLoadError for another codebook, an unknown nesting, or blocks that cross rows."""
+    """Inverse of `to_bnb`. Raises ModelLoadError for another codebook or nesting than bitsandbytes' own, and for blocks
+    that cross rows: those weights have no group layout, see `bnb_dequantise`."""
+    state, codes, absmax, nested = _read(tensors)
+    rows, columns = codes.shape
+    block = state["blocksize"]
+    if columns % block:
+        raise ModelLoadError(
+            f"NF4 blocks of {block} cross the rows of a weight [{rows}, {columns}]. Dequantise it instead."
+        )
+    scheme = WeightScheme("nf4", 4, True, block, nested is not None)
+    if nested is not None:
+        nested = NestedScale(nested.codes.reshape(rows, columns // block), nested.absmax, nested.offset)
+    return QuantisedWeight(codes, absmax.reshape(rows, columns // block), None, scheme, nested)
+
+
+def bnb_dequantise(tensors: Mapping[str, Tensor]) -> Tensor:
+    """The weight float32 [out, in] of any NF4 linear of bitsandbytes. Raises ModelLoadError as `from_bnb` does."""
+    state, codes, absmax, _ = _read(tensors)
+    spread = absmax.repeat_interleave(state["blocksize"])[: codes.numel()]
+    return nf4.decode(codes, spread.reshape(codes.shape))
+
+
+def _read(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], Tensor, Tensor, NestedScale | None]:
+    """Description, indices [out, in], block maxima float32 [blocks], and how those were stored."""
     if _STATE not in tensors:
         raise ModelLoadError(
             f"an NF4 weight has no {_STATE!r} beside it: it is another 4-bit type, or the file is cut."
         )
     state = json.loads(bytes(tensors[_STATE].tolist()))
     rows, columns = state["shape"]
-    block = state["blocksize"]
-    if columns % block:
-        raise ModelLoadError(
-            f"NF4 blocks of {block} cross the rows of a weight [{rows}, {columns}]. Use smaller blocks."
-        )
     if not torch.equal(tensors["quant_map"].float(), nf4.CODEBOOK):
         raise ModelLoadError("an NF4 weight comes with another codebook than bitsandbytes' own. Export it again.")
     codes = unpack_nf4(tensors[""], (rows, columns))
-    absmax = tensors["absmax"].reshape(rows, columns // block)
+    absmax = tensors["absmax"].reshape(-1)
     if "nested_absmax" not in tensors:
-        return QuantisedWeight(codes, absmax.float(), None, WeightScheme("nf4", 4, True, block))
+        return state, codes, absmax.float(), None
     same_map = torch.equal(tensors["nested_quant_map"].float(), dynamic_map())
     if state["nested_blocksize"] != NESTED_BLOCK or not same_map:
         raise ModelLoadError(
@@ -88,4 +107,4 @@ def from_bnb(tensors: Mapping[str, Tensor]) -> QuantisedWeight:
             "dynamic map is read. Export again with bitsandbytes' defaults."
         )
     nested = NestedScale(absmax, tensors["nested_absmax"].float(), float(state["nested_offset"]))
-    return QuantisedWeight(codes, nested.decode(), None, WeightScheme("nf4", 4, True, block, True), nested)
+    return state, codes, nested.decode(), nested

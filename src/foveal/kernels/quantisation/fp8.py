@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["E4M3_MAX", "decode", "encode", "scale_for_range", "spacing"]
+__all__ = ["E4M3_MAX", "cell_mse", "decode", "encode", "scale_for_range"]
 
 E4M3_MAX = 448.0
 
@@ -30,7 +30,12 @@ def decode(codes: Tensor, scale: Tensor) -> Tensor:
     return codes.to(scale.dtype) * scale
 
 
-def spacing(codes: Tensor) -> Tensor:
-    """Distance between neighbouring E4M3 values around each code, float32: 2^(exponent - 3), constant near zero."""
-    exponent = torch.frexp(codes.float()).exponent - 1
-    return torch.exp2((exponent.clamp_min(_LOWEST_EXPONENT) - _MANTISSA_BITS).float())
+def cell_mse(codes: Tensor) -> Tensor:
+    """Expected squared error, float32 and in units of the scale squared, of values spread evenly over the cell of each
+    code: spacing^2 / 12 within a binade; a power of two has a cell of half that reach below it."""
+    fraction, exponent = torch.frexp(codes.float().abs())
+    exponent = torch.where(fraction == 0, _LOWEST_EXPONENT, exponent - 1).clamp_min(_LOWEST_EXPONENT)
+    above = torch.exp2((exponent - _MANTISSA_BITS).float()) / 2
+    at_the_foot = (fraction == 0.5) & (exponent > _LOWEST_EXPONENT)
+    below = torch.where(at_the_foot, above / 2, above)
+    return (below**3 + above**3) / (3 * (below + above))

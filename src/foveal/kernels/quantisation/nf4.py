@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["CODEBOOK", "ZERO_CODE", "cell_widths", "decode", "encode"]
+__all__ = ["CODEBOOK", "ZERO_CODE", "cell_mse", "decode", "encode"]
 
 CODEBOOK = torch.tensor(
     [
@@ -55,7 +55,11 @@ def decode(codes: Tensor, absmax: Tensor) -> Tensor:
     return CODEBOOK.to(absmax)[codes.int()] * absmax
 
 
-def cell_widths(codes: Tensor) -> Tensor:
-    """Width (in units of absmax) of the interval that each code stands for; the outer two end at -1 and 1."""
-    edges = torch.cat([CODEBOOK[:1], _MIDPOINTS, CODEBOOK[-1:]])
-    return (edges[1:] - edges[:-1])[codes.int()]
+def cell_mse(codes: Tensor) -> Tensor:
+    """Expected squared error, in units of absmax squared, of values spread evenly over the cell of each code.
+
+    Cells reach half-way to either neighbour, not equally far; the outer two end at -1 and 1.
+    """
+    below = torch.cat([CODEBOOK[:1], _MIDPOINTS]) - CODEBOOK
+    above = torch.cat([_MIDPOINTS, CODEBOOK[-1:]]) - CODEBOOK
+    return ((above**3 - below**3) / (3 * (above - below)))[codes.int()]
