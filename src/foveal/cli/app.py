@@ -15,6 +15,9 @@ __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS = {
     "demo-model": ("foveal.cli.demo_model", "Assemble the demo VLM from parts that package registries ship."),
+    "compress": ("foveal.cli.compress", "Make a model smaller, with a passport of what was done."),
+    "evaluate": ("foveal.cli.evaluate", "Measure a model: tasks, text, sight, speed, memory."),
+    "prove": ("foveal.cli.prove", "Accept or reject a compressed model against its base."),
     "inspect": ("foveal.cli.inspect", "Print a model's passport and check its files."),
     "run": ("foveal.cli.run", "Ask one question, about pictures or not."),
     "chat": ("foveal.cli.chat", "Talk with a model in the terminal."),

@@ -1,0 +1,82 @@
+"""Flags and progress bars of the commands that measure models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from foveal.evaluation.observation import OnStage
+    from foveal.evaluation.suite import Suite
+
+__all__ = ["CacheDir", "EasyVqa", "Quick", "Seed", "Text", "make_suite", "stages"]
+
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="A tenth of the questions: a first look, too few for the gate to exclude small losses."
+    ),
+]
+EasyVqa = Annotated[
+    str, typer.Option(help="Folder easy_vqa/data; auto downloads the easy-vqa wheel (3 MB) once; none leaves it out.")
+]
+Text = Annotated[
+    str,
+    typer.Option(
+        help="English text for the perplexity; auto downloads encyclopaedia summaries (5 MB) once; none skips it."
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Other held-out pictures and questions.")]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where downloads and the base's answers are kept.  [default: ~/.cache/foveal/evaluation]",
+        show_default=False,
+    ),
+]
+
+
+def make_suite(quick: bool, seed: int, easy_vqa: str, text: str, cache_dir: Path | None, console: Console) -> Suite:
+    """The suite with its data; says on the console what had to be left out."""
+    from foveal.evaluation.suite import DEFAULT, QUICK
+    from foveal.pipeline.suite_data import resolve_suite
+
+    suite = resolve_suite(QUICK if quick else DEFAULT, seed=seed, easy_vqa=easy_vqa, text=text, cache_dir=cache_dir)
+    for part, reason in suite.missing.items():
+        console.print(f"[yellow]{part} is not measured:[/] {reason}", highlight=False, soft_wrap=True)
+    return suite
+
+
+@contextmanager
+def stages(console: Console) -> Iterator[OnStage]:
+    """One bar per stage, with the time it took and will take."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+
+        def on_stage(name: str, steps: int):  # type: ignore[no-untyped-def]
+            task = bars.add_task(name, total=steps)
+            return lambda done: bars.advance(task, done)
+
+        yield on_stage

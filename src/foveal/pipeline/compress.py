@@ -1,0 +1,136 @@
+"""From a model directory and a recipe to an artefact: quantise, write, passport, reload, publish."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from foveal.artifacts.model_files import source_digest
+from foveal.artifacts.passport import Passport
+from foveal.artifacts.passport_file import write_passport
+from foveal.artifacts.staging import StagedDirectory
+from foveal.artifacts.storage import explain_storage_errors
+from foveal.compression.calibration import CalibrationSet
+from foveal.compression.compressor import Progress, compress, job_digest
+from foveal.compression.formats.writer import KeptDType, write_checkpoint
+from foveal.compression.recipe import FORMATS, CalibrationPlan, Format, Recipe
+from foveal.core.errors import ConfigurationError
+from foveal.pipeline.artefact_passport import make_passport
+from foveal.pipeline.reload_check import check_reload
+
+__all__ = ["CompressionJob", "OnWork", "calibration_for", "compress_model"]
+
+OnWork = Callable[[str, int, int], None]
+"""(what is being done, steps done, steps in all)."""
+
+_AFTER_BLOCKS = 3
+
+
+@dataclass(frozen=True)
+class CompressionJob:
+    """What to compress, how, and where to. `kept_dtype` None: 16 bits for what a float32 source keeps, else as it is."""
+
+    source: Path
+    recipe: Recipe
+    output: Path
+    calibration: CalibrationSet | None
+    kept_dtype: KeptDType | None = None
+    resume: bool = True
+    force: bool = False
+
+
+def calibration_for(plan: CalibrationPlan) -> CalibrationSet:
+    """The rendered tasks, or a JSON Lines file cut to the plan's number. Raises ConfigurationError."""
+    if plan.source == "rendered-tasks":
+        return CalibrationSet.from_rendered_tasks(plan.samples, seed=plan.seed)
+    pairs = CalibrationSet.from_jsonl(plan.source)
+    return replace(pairs, samples=pairs.samples[: plan.samples])
+
+
+def compress_model(job: CompressionJob, on_work: OnWork = lambda what, done, total: None) -> Passport:
+    """Nothing appears under the output's name before it is complete, has a passport and was loaded by a fresh process.
+
+    Interrupted and called again with the same job, finished blocks are taken up and the result is the same to the bit.
+    Raises ConfigurationError, ModelLoadError and ArtifactError (the output exists, the disk is full).
+    """
+    source = job.source.expanduser()
+    if not source.is_dir():
+        raise ConfigurationError(f"there is no directory {source}. Compress a checkpoint directory.")
+    if job.output.expanduser().resolve() == source.resolve():
+        raise ConfigurationError(f"{source} is both model and output. Choose another output directory.")
+    if job.recipe.format not in FORMATS:
+        raise ConfigurationError(f"format is {job.recipe.format!r}; known: {', '.join(get_args(Format))}")
+    on_work("reading the model", 0, 1)
+    digest = source_digest(source)
+    kept = job.kept_dtype or _kept_dtype(source)
+    identity = [job_digest(digest, job.recipe, job.calibration), kept, torch.get_num_threads()]
+    with StagedDirectory(
+        job.output,
+        job=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
+        force=job.force,
+        resume=job.resume,
+    ) as staged:
+        last = 0
+
+        def on_block(progress: Progress) -> None:
+            nonlocal last
+            last = progress.total
+            note = " (found)" if progress.resumed else ""
+            on_work(progress.name + note, progress.done, progress.total + _AFTER_BLOCKS)
+
+        result = compress(
+            source,
+            job.recipe,
+            job.calibration,
+            staged.scratch,
+            source=digest,
+            progress=on_block,
+            resume=job.resume,
+        )
+        on_work("writing the checkpoint", last, last + _AFTER_BLOCKS)
+        with explain_storage_errors(staged.path):
+            _clear(staged)
+            write_checkpoint(
+                source,
+                staged.path,
+                result.weights,
+                result.schemes,
+                result.replaced,
+                job.recipe.format,
+                kept,
+                static_inputs=result.static_inputs,
+            )
+        on_work("loading it in a fresh process", last + 1, last + _AFTER_BLOCKS)
+        check_reload(staged.path, result)
+        on_work("writing the passport", last + 2, last + _AFTER_BLOCKS)
+        passport = make_passport(source, digest, staged.path, job.recipe, job.calibration, result)
+        write_passport(staged.path, passport)
+        staged.publish()
+    on_work("done", last + _AFTER_BLOCKS, last + _AFTER_BLOCKS)
+    return passport
+
+
+def _clear(staged: StagedDirectory) -> None:
+    """A checkpoint that an earlier run wrote and did not publish is written again: it takes seconds, checking it too."""
+    for path in staged.path.iterdir():
+        if path in staged.scratch.parents:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _kept_dtype(source: Path) -> KeptDType | None:
+    """float16 for a model stored in float32: its other half would be the largest part of a 4-bit model."""
+    values = json.loads((source / "config.json").read_text())
+    text = values.get("text_config") or {}
+    stored = next((v.get(k) for v in (values, text) for k in ("dtype", "torch_dtype") if v.get(k)), "float32")
+    return "float16" if stored in ("float32", "torch.float32") else None

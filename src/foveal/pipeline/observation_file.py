@@ -1,0 +1,63 @@
+"""Keep what a base model made of a suite: it is the same for every candidate that is compared with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from foveal.core.errors import FovealError
+from foveal.evaluation.evaluation_result import Evaluation
+from foveal.evaluation.observation import Observation
+
+__all__ = ["observation_path", "read_observation", "write_observation"]
+
+
+def observation_path(cache_dir: Path, model_digest: str, suite: str, dtype: str) -> Path:
+    """A name for weights, questions, number format, machine type and versions: anything that changes answers."""
+    tools = [version(name) for name in ("foveal", "torch", "transformers")]
+    key = json.dumps([model_digest, suite, dtype, platform.machine(), platform.processor(), *tools, _source_digest()])
+    return cache_dir / "observations" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+
+
+def _source_digest() -> str:
+    """Over the code that asks and judges, so that a change of it is not answered from before."""
+    import foveal.evaluation
+    import foveal.pipeline
+
+    total = hashlib.sha256()
+    for package in (foveal.evaluation, foveal.pipeline):
+        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
+            total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def write_observation(path: Path, observation: Observation) -> None:
+    """Written whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    texts = json.dumps([list(observation.answers), [list(row) for row in observation.top1]])
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            evaluation=np.frombuffer(observation.evaluation.to_json(), dtype=np.uint8),
+            texts=np.frombuffer(texts.encode(), dtype=np.uint8),
+            logits=observation.logits,
+        )
+    partial.replace(path)
+
+
+def read_observation(path: Path) -> Observation | None:
+    """None when there is none, or one that cannot be read: it is measured again then."""
+    try:
+        with np.load(path) as stored:
+            evaluation = Evaluation.from_json(stored["evaluation"].tobytes())
+            answers, top1 = json.loads(stored["texts"].tobytes())
+            return Observation(evaluation, tuple(answers), tuple(map(tuple, top1)), stored["logits"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, FovealError):
+        return None
