@@ -12,6 +12,8 @@ from foveal.evaluation.verdict import Finding
 
 __all__ = ["check_agreement", "check_captions", "check_costs", "check_perplexity"]
 
+NATS = " nats"
+
 
 def check_perplexity(candidate: Evaluation, base: Evaluation, limits: Thresholds) -> Iterator[Finding]:
     """The rise in percent, with a paired interval over text windows where both have them."""
@@ -90,7 +92,7 @@ def check_agreement(candidate: Evaluation, limits: Thresholds) -> Iterator[Findi
     if limits.top1 is not None:
         yield _least("top-1 agreement", agreement.top1 if agreement else None, limits.top1)
     if limits.kl_mean is not None:
-        yield _most("KL from the base", candidate.kl.mean if candidate.kl else None, limits.kl_mean, unit=" nats")
+        yield _most("KL from the base", candidate.kl.mean if candidate.kl else None, limits.kl_mean, unit=NATS)
 
 
 def check_costs(candidate: Evaluation, base: Evaluation, limits: Thresholds) -> Iterator[Finding]:
@@ -119,19 +121,21 @@ def _ratio(ours: float | None, theirs: float | None) -> float | None:
 
 
 def _least(check: str, value: float | None, wanted: float, unit: str = "") -> Finding:
-    limit = f"at least {wanted:g}{unit}"
-    if value is None:
-        return _failure(check, "not measured", limit, "a threshold asks for it, and it was not measured")
-    reason = "within the limit" if value >= wanted else "below the limit"
-    return Finding(check=check, found=f"{value:.3f}{unit}", limit=limit, passed=value >= wanted, reason=reason)
+    return _limit(check, value, wanted, unit, "at least", value is not None and value >= wanted)
 
 
 def _most(check: str, value: float | None, wanted: float, unit: str = "") -> Finding:
-    limit = f"at most {wanted:g}{unit}"
+    return _limit(check, value, wanted, unit, "at most", value is not None and value <= wanted)
+
+
+def _limit(check: str, value: float | None, wanted: float, unit: str, word: str, passed: bool) -> Finding:
+    """Shares are shown in percent; `unit` " nats" as it is."""
+    limit = f"{word} {wanted:g}{unit}" if unit == NATS else f"{word} {100 * wanted:g} %{unit}"
     if value is None:
         return _failure(check, "not measured", limit, "a threshold asks for it, and it was not measured")
-    reason = "within the limit" if value <= wanted else "over the limit"
-    return Finding(check=check, found=f"{value:.3f}{unit}", limit=limit, passed=value <= wanted, reason=reason)
+    found = f"{value:.4f}{unit}" if unit == NATS else f"{100 * value:.1f} %{unit}"
+    reason = "within the limit" if passed else "over the limit" if word == "at most" else "below the limit"
+    return Finding(check=check, found=found, limit=limit, passed=passed, reason=reason)
 
 
 def _failure(check: str, found: str, limit: str, reason: str) -> Finding:
