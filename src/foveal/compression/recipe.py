@@ -41,13 +41,15 @@ OptionValue = bool | int | float | str
 METHOD_OPTIONS: dict[Method, dict[str, type]] = {
     "keep": {},
     "rtn": {"observer": str},
-    "gptq": {"damping": float, "act_order": bool, "block": int},
+    "gptq": {"damping": float, "act_order": bool, "block": int, "observer": str},
     "awq": {"grid": int, "clip": bool},
     "smoothquant": {"alpha": float},
     "nf4": {},
     "fp8": {},
 }
 """What may stand under `options` of a rule. Defaults are the method's."""
+
+OBSERVERS = ("minmax", "mse", "percentile", "sigma")
 
 _WEIGHT_KINDS: dict[Method, tuple[str, ...]] = {
     "rtn": ("int", "float", "nf4"),
@@ -225,7 +227,20 @@ def _check_rule(rule: Rule) -> None:
             f"method smoothquant moves rounding error from inputs to weights, but scheme {rule.scheme.name} does not "
             "round inputs. Use scheme w8a8-dynamic, or method rtn or gptq."
         )
-    unknown = set(rule.options) - set(METHOD_OPTIONS[rule.method])
+    _check_options(rule)
+
+
+def _check_options(rule: Rule) -> None:
+    allowed = METHOD_OPTIONS[rule.method]
+    unknown = set(rule.options) - set(allowed)
     if unknown:
-        allowed = ", ".join(METHOD_OPTIONS[rule.method]) or "none"
-        raise ConfigurationError(f"method {rule.method} has no option {sorted(unknown)[0]!r}. Its options: {allowed}.")
+        raise ConfigurationError(
+            f"method {rule.method} has no option {sorted(unknown)[0]!r}. Its options: {', '.join(allowed) or 'none'}."
+        )
+    observer = rule.options.get("observer", OBSERVERS[0])
+    if observer not in OBSERVERS:
+        raise ConfigurationError(f"observer {observer!r} is not known. Use one of {', '.join(OBSERVERS)}.")
+    for name, least, most in (("damping", 0.0, 1.0), ("alpha", 0.0, 1.0), ("grid", 2, 1000), ("block", 1, 65536)):
+        value = rule.options.get(name, least)
+        if isinstance(value, str) or not least <= value <= most:
+            raise ConfigurationError(f"option {name} is {value!r}; it must be {least} to {most}.")

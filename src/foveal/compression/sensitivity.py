@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -56,50 +57,64 @@ def measure_sensitivity(
 
     Weights are changed and put back in place; afterwards the model is what it was. Rounding to nearest is an upper bound
     in practice: GPTQ and AWQ lose less, and rank groups the same way. With `cache_dir`, a table measured before on the
-    same model, pictures, candidates and code is read instead. Cost: about half a forward pass over all questions per
+    same model, pictures, candidates and code is read instead, and an
+    interrupted one is continued. Cost: about half a forward pass over all questions per
     measurement. Raises ConfigurationError for an unreadable scheme, or one that needs calibrated inputs.
     """
     schemes = {part: [_readable(name) for name in names] for part, names in candidates.items()}
-    samples_digest = digest_of(asked)
-    key = json.dumps(
-        [_VERSION, source_digest, samples_digest, {part: list(names) for part, names in candidates.items()}]
-    )
+    samples = digest_of(asked)
+    key = json.dumps([_VERSION, source_digest, samples, {part: list(names) for part, names in candidates.items()}])
     path = cache_dir / f"sensitivity-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json" if cache_dir else None
     if path is not None and path.is_file():
         return SensitivityTable.load(path)
+    unfinished = None if path is None else path.with_suffix(".unfinished.json")
+    before = SensitivityTable.load(unfinished) if unfinished is not None and unfinished.is_file() else None
     started = time.monotonic()
     layout = layout or layout_of(model.hf_model)
     probe = AnswerProbe(model, processor, asked)
+    table = before or SensitivityTable(
+        source_digest=source_digest,
+        samples_digest=samples,
+        pairs=sum(len(one.questions) for one in asked),
+        answer_tokens=probe.answer_tokens,
+        base_dependence=probe.original.dependence,
+        measurements=(),
+        seconds=0.0,
+    )
+    spent = table.seconds
     plan = [(group, scheme) for group in layout.groups for scheme in schemes.get(group.component, ())]
-    base = probe.original.dependence
-    measurements = []
     for number, (group, scheme) in enumerate(plan):
         if progress is not None:
             progress(number, len(plan), group.name)
-        at = time.monotonic()
-        with rounded(model, group, scheme):
-            answers = probe.ask(group.component, group.layer)
-        damage = damage_of(answers.kl, answers.dependence, base)
-        seconds = round(time.monotonic() - at, 4)
-        measurements.append(
-            Measurement(
-                group.name, group.component, group.layer, scheme.name, answers.kl, answers.dependence, damage, seconds
-            )
-        )
+        if number < len(table.measurements):
+            continue  # done before an interruption
+        measured = _measure(model, probe, group, scheme)
+        seconds = round(spent + time.monotonic() - started, 2)
+        table = replace(table, measurements=(*table.measurements, measured), seconds=seconds)
+        if unfinished is not None:
+            table.save(unfinished)
     if progress is not None:
         progress(len(plan), len(plan), "")
-    table = SensitivityTable(
-        source_digest=source_digest,
-        samples_digest=samples_digest,
-        pairs=sum(len(one.questions) for one in asked),
-        answer_tokens=probe.answer_tokens,
-        base_dependence=base,
-        measurements=tuple(measurements),
-        seconds=round(time.monotonic() - started, 2),
-    )
-    if path is not None:
+    if path is not None and unfinished is not None:
         table.save(path)
+        unfinished.unlink(missing_ok=True)
     return table
+
+
+def _measure(model: TransformersModel, probe: AnswerProbe, group: DecisionGroup, scheme: LinearScheme) -> Measurement:
+    at = time.monotonic()
+    with rounded(model, group, scheme):
+        answers = probe.ask(group.component, group.layer)
+    return Measurement(
+        group=group.name,
+        component=group.component,
+        layer=group.layer,
+        scheme=scheme.name,
+        kl=answers.kl,
+        dependence=answers.dependence,
+        damage=damage_of(answers.kl, answers.dependence, probe.original.dependence),
+        seconds=round(time.monotonic() - at, 4),
+    )
 
 
 @contextmanager

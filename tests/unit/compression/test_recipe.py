@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,3 +153,25 @@ def test_recipes_load_without_torch() -> None:
         "recipe_presets.load_recipe('vlm-mixed'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+_GUIDE = (Path(__file__).parents[3] / "docs" / "guides" / "compress.md").read_text(encoding="utf-8")
+
+
+def test_the_recipe_in_the_guide_is_one() -> None:
+    written = re.search(r"```yaml\n(.*?)```", _GUIDE, re.DOTALL)
+    assert written is not None
+    recipe = recipe_from(yaml.safe_load(written[1]))
+    assert recipe.rule_for("model.layers.20.mlp.down_proj", "ffn", 20).scheme == parse_linear("int4-g64")
+    assert recipe.rule_for("model.layers.3.mlp.down_proj", "ffn", 3).method == "awq"
+
+
+def test_the_guide_lists_every_preset() -> None:
+    assert set(re.findall(r"^\| `([\w-]+)` \|", _GUIDE, re.MULTILINE)) >= set(preset_names())
+
+
+def test_schemes_of_the_guide_are_known() -> None:
+    table = _GUIDE[_GUIDE.index("| scheme |") :].split("\n\n")[0]
+    names = [name for row in table.splitlines() for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert len(names) == 8
+    assert [parse_linear(name).name for name in names] == names

@@ -161,6 +161,36 @@ def test_a_table_is_measured_once(tmp_path: Path) -> None:
     assert seen
 
 
+def test_an_interrupted_measurement_is_continued(tmp_path: Path) -> None:
+    model, asked = tiny_model("llama"), _asked(False)
+
+    def measure(cache_dir: Path | None, stop_at: int) -> SensitivityTable:
+        def progress(done: int, _total: int, _name: str) -> None:
+            if done == stop_at:
+                raise KeyboardInterrupt
+
+        return measure_sensitivity(
+            model,
+            tiny_processor("llama"),
+            asked,
+            source_digest="tiny",
+            candidates={"ffn": ("int8", "int4")},
+            progress=progress,
+            cache_dir=cache_dir,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path, 5)
+    (unfinished,) = tmp_path.iterdir()
+    half = SensitivityTable.load(unfinished).measurements
+    assert len(half) == 5
+    whole = measure(tmp_path, -1)
+    assert whole.measurements[:5] == half
+    assert [path.name.endswith("unfinished.json") for path in tmp_path.iterdir()] == [False]
+    fresh = measure(None, -1)
+    assert [one.kl for one in whole.measurements] == [one.kl for one in fresh.measurements]
+
+
 def test_a_damaged_table_is_explained(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     path.write_text('{"schema_version": 99}')
