@@ -15,6 +15,7 @@ __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS = {
     "demo-model": ("foveal.cli.demo_model", "Assemble the demo VLM from parts that package registries ship."),
+    "demo-draft": ("foveal.cli.demo_draft", "Write the draft that guesses the demo VLM's next words."),
     "compress": ("foveal.cli.compress", "Make a model smaller, with a passport of what was done."),
     "evaluate": ("foveal.cli.evaluate", "Measure a model: tasks, text, sight, speed, memory."),
     "prove": ("foveal.cli.prove", "Accept or reject a compressed model against its base."),

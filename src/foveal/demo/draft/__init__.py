@@ -1,0 +1,1 @@
+"""The demo model's draft: a language model of five layers that guesses what the demo model will say next."""
