@@ -32,7 +32,7 @@ class NestedScale:
 
     def decode(self) -> Tensor:
         """The scales, float32 [out, groups]."""
-        flat = dynamic_map()[self.codes.reshape(-1).int()]
+        flat = dynamic_map().to(self.codes.device)[self.codes.reshape(-1).int()]
         spread = self.absmax.repeat_interleave(NESTED_BLOCK)[: flat.numel()]
         return (flat * spread + self.offset).reshape(self.codes.shape)
 
@@ -45,7 +45,7 @@ def nest(scales: Tensor) -> NestedScale:
     padded = torch.nn.functional.pad(centred, (0, -flat.numel() % NESTED_BLOCK)).reshape(-1, NESTED_BLOCK)
     absmax = padded.abs().amax(dim=1)
     inverse = torch.where(absmax == 0, 0.0, 1.0 / absmax)
-    table = dynamic_map()
+    table = dynamic_map().to(scales.device)
     codes = torch.bucketize(padded * inverse[:, None], (table[:-1] + table[1:]) / 2, out_int32=True)
     codes = codes.to(torch.uint8).reshape(-1)[: flat.numel()]
     return NestedScale(codes.reshape(scales.shape), absmax, offset.item())

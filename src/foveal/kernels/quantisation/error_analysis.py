@@ -22,6 +22,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from foveal.kernels.quantisation import fp8, nf4
@@ -63,12 +64,13 @@ class LayerError:
 
 
 def mse(reference: Tensor, approximation: Tensor) -> float:
-    return (reference.double() - approximation.double()).square().mean().item()
+    """Mean squared difference, summed in float64."""
+    return _mean_square(reference - approximation)
 
 
 def sqnr_db(reference: Tensor, approximation: Tensor) -> float:
     """10 log10 of signal power over error power; infinite where nothing differs."""
-    return _ratio_db(reference.double().square().mean().item(), mse(reference, approximation))
+    return _ratio_db(_mean_square(reference), mse(reference, approximation))
 
 
 def theory_mse(step: float) -> float:
@@ -106,7 +108,7 @@ def layer_error(name: str, weight: Tensor, quantised: QuantisedWeight) -> LayerE
     """Measure a quantised weight [out, in] against its original; theory takes every weight's own cell."""
     restored = quantised.dequantise()
     error = mse(weight, restored)
-    signal = weight.double().square().mean().item()
+    signal = _mean_square(weight)
     return LayerError(name, error, _expected_mse(quantised), _ratio_db(signal, error))
 
 
@@ -120,8 +122,12 @@ def _expected_mse(quantised: QuantisedWeight) -> float:
     if scheme.kind == "int":
         return (scale.square() / 12).mean().item()
     cells = nf4.cell_mse(quantised.codes) if scheme.kind == "nf4" else fp8.cell_mse(quantised.codes)
-    per_group = cells.double().reshape(*scale.shape, -1).mean(dim=-1)
+    per_group = cells.reshape(*scale.shape, -1).mean(dim=-1)
     return (per_group * scale.square()).mean().item()
+
+
+def _mean_square(values: Tensor) -> float:
+    return (values.square().sum(dtype=torch.float64) / values.numel()).item()
 
 
 def _ratio_db(signal: float, noise: float) -> float:

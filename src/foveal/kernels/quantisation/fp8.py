@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,14 @@ def decode(codes: Tensor, scale: Tensor) -> Tensor:
 def cell_mse(codes: Tensor) -> Tensor:
     """Expected squared error, float32 and in units of the scale squared, of values spread evenly over the cell of each
     code: spacing^2 / 12 within a binade; a power of two has a cell of half that reach below it."""
-    fraction, exponent = torch.frexp(codes.float().abs())
+    return _cell_mse_of_all().to(codes.device)[codes.view(torch.uint8).int()]
+
+
+@cache
+def _cell_mse_of_all() -> Tensor:
+    """[256], by the bits of the code."""
+    values = torch.arange(256, dtype=torch.uint8).view(_DTYPE).float()
+    fraction, exponent = torch.frexp(values.abs())
     exponent = torch.where(fraction == 0, _LOWEST_EXPONENT, exponent - 1).clamp_min(_LOWEST_EXPONENT)
     above = torch.exp2((exponent - _MANTISSA_BITS).float()) / 2
     at_the_foot = (fraction == 0.5) & (exponent > _LOWEST_EXPONENT)

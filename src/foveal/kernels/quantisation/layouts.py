@@ -115,7 +115,7 @@ def _unsigned(weight: QuantisedWeight, layout: str) -> tuple[Tensor, Tensor]:
     if weight.zero_point is not None:
         return weight.codes, weight.zero_point
     middle = 2 ** (scheme.bits - 1)
-    return weight.codes.to(torch.int16) + middle, torch.full(weight.scale.shape, middle, dtype=torch.int32)
+    return weight.codes.to(torch.int16) + middle, torch.full_like(weight.scale, middle, dtype=torch.int32)
 
 
 def _quantised(codes: Tensor, zero_points: Tensor, scales: Tensor, scheme: WeightScheme) -> QuantisedWeight:

@@ -62,4 +62,4 @@ def cell_mse(codes: Tensor) -> Tensor:
     """
     below = torch.cat([CODEBOOK[:1], _MIDPOINTS]) - CODEBOOK
     above = torch.cat([_MIDPOINTS, CODEBOOK[-1:]]) - CODEBOOK
-    return ((above**3 - below**3) / (3 * (above - below)))[codes.int()]
+    return ((above**3 - below**3) / (3 * (above - below))).to(codes.device)[codes.int()]

@@ -43,6 +43,8 @@ def pack_words(values: Tensor, bits: int) -> Tensor:
     Values of a width that does not divide 32 straddle words. Unused bits are zero.
     """
     rows, count = values.shape
+    if 8 % bits == 0:
+        return _pack_bytes(values.to(torch.uint8), bits)
     padded = torch.nn.functional.pad(values.to(torch.int64), (0, -count % _WORD)).reshape(rows, -1, _WORD)
     words = torch.zeros(*padded.shape[:2], bits, dtype=torch.int64, device=values.device)
     for index in range(_WORD):
@@ -56,6 +58,10 @@ def pack_words(values: Tensor, bits: int) -> Tensor:
 def unpack_words(words: Tensor, bits: int, count: int) -> Tensor:
     """Inverse of `pack_words`: unsigned values, uint8 [rows, count]."""
     rows = words.shape[0]
+    if 8 % bits == 0:
+        held = words.contiguous().view(torch.uint8)
+        parts = [held >> shift & (2**bits - 1) for shift in range(0, 8, bits)]
+        return torch.stack(parts, dim=-1).reshape(rows, -1)[:, :count].contiguous()
     padded = torch.nn.functional.pad(words.to(torch.int64) & 0xFFFFFFFF, (0, -words.shape[1] % bits))
     padded = padded.reshape(rows, -1, bits)
     values = torch.empty(*padded.shape[:2], _WORD, dtype=torch.uint8, device=words.device)
@@ -115,8 +121,19 @@ def unpack_awq(words: Tensor) -> Tensor:
     return values.reshape(words.shape[0], -1)
 
 
+def _pack_bytes(values: Tensor, bits: int) -> Tensor:
+    """Widths that divide a byte: join bytes, then read four as one word (lowest first, as all supported hosts do)."""
+    padded = torch.nn.functional.pad(values, (0, -values.shape[1] % (_WORD // bits)))
+    per_byte = padded.reshape(values.shape[0], -1, 8 // bits)
+    joined = per_byte[..., 0].clone(memory_format=torch.contiguous_format)
+    for index in range(1, 8 // bits):
+        joined |= per_byte[..., index] << (index * bits)
+    return joined.view(torch.int32)
+
+
 def _unsigned(codes: Tensor, bits: int) -> Tensor:
-    return codes.to(torch.int16) + 2 ** (bits - 1) if codes.dtype == torch.int8 else codes
+    # In bytes, adding half the range modulo 256 is the same as in integers: codes fit their width.
+    return codes.view(torch.uint8) + 2 ** (bits - 1) if codes.dtype == torch.int8 else codes
 
 
 def _restore(values: Tensor, bits: int, symmetric: bool) -> Tensor:
