@@ -1,6 +1,6 @@
 """Trains the demo model's draft: `python -m foveal.demo.draft --folder run --target DIR --clip-art DIR`.
 
-About 25 minutes on two CPU cores when the features of `foveal.demo.training` lie in the folder; every step is skipped or
+About 20 minutes on two CPU cores when the features of `foveal.demo.training` lie in the folder; every step is skipped or
 resumed when its result is there.
 """
 
@@ -35,9 +35,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cache-dir", type=Path, default=default_cache_dir(), help="downloaded parts")
     parser.add_argument("--clip-art", type=Path, help="folder usr/share/openclipart/png of Debian's openclipart-png")
     parser.add_argument("--output", type=Path, default=Path("draft.safetensors"))
-    parser.add_argument("--text-minutes", type=float, default=Minutes.texts, help="target writes texts (default 5)")
-    parser.add_argument("--row-minutes", type=float, default=Minutes.rows, help="target sees pictures (default 4.5)")
-    parser.add_argument("--minutes", type=float, default=Minutes.learning, help="draft learns (default 14.5)")
+    parser.add_argument("--text-minutes", type=float, default=Minutes.texts, help="target writes texts (default 3)")
+    parser.add_argument("--row-minutes", type=float, default=Minutes.rows, help="target sees pictures (default 3)")
+    parser.add_argument("--minutes", type=float, default=Minutes.learning, help="draft learns (default 11)")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each (default 2)")
     parser.add_argument("--no-int8", action="store_true", help="the target sees pictures in fp32 (slower)")
     return parser.parse_args()

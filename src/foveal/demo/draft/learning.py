@@ -26,7 +26,7 @@ class LearningConfig:
     """`other_words` of the vocabulary are drawn for every step beside those that the target finds likely somewhere: the
     loss compares distributions over these, which costs a quarter of the whole head."""
 
-    minutes: float = 14.0
+    minutes: float = 11.0
     rate: float = 1.5e-3
     warm_up_steps: int = 30
     clip: float = 1.0

@@ -13,7 +13,7 @@ _FP16_BYTES = 2
 class DraftShape:
     """`layers` of the target (0 is the first) that the draft begins with, and the FFN channels each of them keeps."""
 
-    layers: tuple[int, ...] = (0, 1, 2, 28, 29)
+    layers: tuple[int, ...] = (0, 7, 14, 21, 29)
     ffn_channels: int = 640
 
     def parameters(self, hidden: int, heads: int, kv_heads: int, head_dim: int) -> int:
