@@ -101,9 +101,11 @@ def compress(
         run.everything(weight)
     records = {record.name: record for record in run.result.records}
     if not run.result.weights:
+        wanted = [name for name, rule in rules.items() if rule.scheme is not None]
+        reasons = sorted({str(records[name].kept_reason) for name in wanted})
         raise ConfigurationError(
-            f"recipe {recipe.name} quantised none of {len(records)} matrices: each was kept for a reason, the first: "
-            f"{next(iter(records.values())).kept_reason}. Choose a recipe that fits this model."
+            f"recipe {recipe.name} wants {len(wanted)} matrices quantised, and none could be: {'; '.join(reasons)}. "
+            "Choose a recipe, or a model, that fits."
         )
     ordered = {name: records[name] for name, _ in network.named_modules() if name in records}
     result = run.result
