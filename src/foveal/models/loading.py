@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from foveal.core.errors import FovealError, ModelLoadError
 from foveal.kernels.quantisation.scheme import LinearScheme
+from foveal.models.family import Family
 from foveal.models.language_model import DecoderKind, TransformersModel
 from foveal.models.precision import DTypeName, resolve_dtype
 from foveal.models.processing.processor import Processor
@@ -23,10 +25,19 @@ from foveal.models.quantised.loader import load_quantised
 from foveal.models.quantised.rounded_linear import round_inputs
 from foveal.models.registry import family_of
 
-__all__ = ["load_model", "load_processor"]
+__all__ = ["LoadedCheckpoint", "load_checkpoint", "load_model", "load_processor"]
 
 # Buffers that old checkpoints still carry and that transformers computes today.
 _HARMLESS_KEYS = re.compile(r"rotary_emb\.inv_freq$|position_ids$|\.attn\.(masked_)?bias$")
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint as transformers runs it, before our decoder and attention take it over."""
+
+    model: PreTrainedModel
+    family: Family
+    quantised_linears: Mapping[str, LinearScheme]
 
 
 def load_model(
@@ -45,6 +56,14 @@ def load_model(
     Quantised checkpoints (compressed-tensors, GPTQ, AWQ, bitsandbytes NF4) are dequantised while they load; linears whose
     layout has integer inputs round them.
     """
+    loaded = load_checkpoint(model, dtype=dtype, device=device)
+    return TransformersModel(loaded.model, loaded.family, decoder, loaded.quantised_linears)
+
+
+def load_checkpoint(
+    model: str | Path, *, dtype: DTypeName = "auto", device: str | torch.device = "cpu"
+) -> LoadedCheckpoint:
+    """What `load_model` loads, as the plain transformers model: with its own forward, `generate` and gradients."""
     source = _existing(model)
     family = family_of(_model_type(source))
     device = torch.device(device)
@@ -68,7 +87,7 @@ def load_model(
     _refuse_bad_numbers(source, loaded)
     loaded = loaded.to(device)
     round_inputs(loaded, roundings)
-    return TransformersModel(loaded, family, decoder, linears)
+    return LoadedCheckpoint(loaded, family, linears)
 
 
 def load_processor(model: str | Path, *, chat_template: str | None = None) -> Processor:

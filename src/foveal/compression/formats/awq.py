@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 
-from foveal.compression.formats.base import FormatRequest, not_expressible
-from foveal.compression.formats.single_scheme import refuse_mixed, refuse_undivided
+from foveal.compression.formats.base import FormatRequest, StoredItem, not_expressible
+from foveal.compression.formats.single_scheme import refuse_mixed, refuse_undivided, refuse_wide_scales
 from foveal.kernels.quantisation.affine import QuantisedWeight
 from foveal.kernels.quantisation.layouts import to_awq
-from foveal.kernels.quantisation.scheme import LinearScheme
-from foveal.models.quantised.input_rounding import StaticInput
 
 __all__ = ["AwqFormat"]
 
@@ -35,11 +33,15 @@ class AwqFormat:
         refuse_mixed(self.name, request)
         refuse_undivided(self.name, request, out_multiple=8)
 
-    def tensors(
-        self, weight: QuantisedWeight, scheme: LinearScheme, static: StaticInput | None
-    ) -> dict[str, torch.Tensor]:
-        packed = to_awq(weight)
+    def refuse_weight(self, module: str, weight: QuantisedWeight) -> None:
+        refuse_wide_scales(self.name, module, weight)
+
+    def tensors(self, item: StoredItem) -> dict[str, torch.Tensor]:
+        packed = to_awq(item.weight)
         return {field.name: getattr(packed, field.name) for field in fields(packed)}
+
+    def twin_tensors(self, item: StoredItem) -> dict[str, torch.Tensor]:
+        return {}
 
     def config(self, request: FormatRequest) -> dict[str, Any]:
         weight = next(iter(request.schemes.values())).weight

@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 
-from foveal.compression.formats.base import FormatRequest, not_expressible
+from foveal.compression.formats.base import FormatRequest, StoredItem, not_expressible
 from foveal.compression.formats.single_scheme import refuse_mixed
 from foveal.kernels.quantisation.affine import QuantisedWeight
 from foveal.kernels.quantisation.bnb_layout import to_bnb
-from foveal.kernels.quantisation.scheme import LinearScheme
-from foveal.models.quantised.input_rounding import StaticInput
 
 __all__ = ["BnbNf4Format"]
 
@@ -32,10 +30,14 @@ class BnbNf4Format:
                 raise not_expressible(self.name, module, f"{scheme.name}, an embedding table", "linears only", _REMEDY)
         refuse_mixed(self.name, request)
 
-    def tensors(
-        self, weight: QuantisedWeight, scheme: LinearScheme, static: StaticInput | None
-    ) -> dict[str, torch.Tensor]:
-        return {f"weight.{part}".removesuffix("."): tensor for part, tensor in to_bnb(weight).items()}
+    def refuse_weight(self, module: str, weight: QuantisedWeight) -> None:
+        """Every NF4 weight can be held."""
+
+    def tensors(self, item: StoredItem) -> dict[str, torch.Tensor]:
+        return {f"weight.{part}".removesuffix("."): tensor for part, tensor in to_bnb(item.weight).items()}
+
+    def twin_tensors(self, item: StoredItem) -> dict[str, torch.Tensor]:
+        return {}
 
     def config(self, request: FormatRequest) -> dict[str, Any]:
         weight = next(iter(request.schemes.values())).weight

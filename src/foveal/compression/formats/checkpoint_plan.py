@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from foveal.compression.formats.base import CheckpointFormat, FormatRequest
+from foveal.compression.formats.base import CheckpointFormat, FormatRequest, StoredItem
 from foveal.core.errors import ConfigurationError, IntegrityError
 from foveal.kernels.quantisation.affine import QuantisedWeight
 from foveal.kernels.quantisation.scheme import LinearScheme
@@ -42,11 +42,13 @@ class SourceCheckpoint:
         names = TensorNames(self.skeleton)
         self.model_name = {stored: names.in_model(stored) for stored in self.files}
         self.stored_name = {name: stored for stored, name in self.model_name.items()}
-        tied = getattr(self.skeleton, "all_tied_weights_keys", None) or {}
-        for name, twin in tied.items():
-            for absent, present in ((name, twin), (twin, name)):
-                if absent not in self.stored_name and present in self.stored_name:
-                    self.stored_name[absent] = self.stored_name[present]
+        self.twin: dict[str, str] = {}
+        """Module -> the module that is tied to it, both ways."""
+        for name, other in (getattr(self.skeleton, "all_tied_weights_keys", None) or {}).items():
+            for one, two in ((name, other), (other, name)):
+                self.twin[one.removesuffix(".weight")] = two.removesuffix(".weight")
+                if one not in self.stored_name and two in self.stored_name:
+                    self.stored_name[one] = self.stored_name[two]
 
     def stored_prefix(self, module: str) -> str:
         """The name under which the weight of `module` is stored, without `.weight`; of its twin if it is tied.
@@ -65,7 +67,10 @@ class CheckpointPlan:
 
     format: CheckpointFormat
     request: FormatRequest
-    quantised: Mapping[str, tuple[QuantisedWeight, LinearScheme, StaticInput | None]]
+    items: Mapping[str, StoredItem]
+    """Prefix in the files -> what is stored there."""
+    twins: Mapping[str, str]
+    """Prefix in the files -> the module that is tied to it and has no tensor of its own."""
     replaced: Mapping[str, torch.Tensor]
 
     @classmethod
@@ -83,20 +88,26 @@ class CheckpointPlan:
         if set(quantised) != set(schemes):
             raise IntegrityError(f"weights and schemes differ for {sorted(set(quantised) ^ set(schemes))[:3]}")
         modules = dict(source.skeleton.named_modules())
-        by_prefix: dict[str, tuple[QuantisedWeight, LinearScheme, StaticInput | None]] = {}
-        owners: dict[str, str] = {}
+        items: dict[str, StoredItem] = {}
+        twins: dict[str, str] = {}
+        all_schemes: dict[str, LinearScheme] = {}
         for name in sorted(quantised):
             _check(name, modules.get(name), quantised[name], schemes[name], static_inputs.get(name))
-            prefix = source.stored_prefix(name)
-            if prefix in by_prefix and not _same(by_prefix[prefix][0], quantised[name]):
-                raise IntegrityError(f"{owners[prefix]} and {name} are one tensor, but were quantised differently")
-            # Of a tied pair, the one whose name is in the files.
-            if source.model_name[f"{prefix}.weight"] == f"{name}.weight" or prefix not in by_prefix:
-                owners[prefix] = source.model_name[f"{prefix}.weight"].removesuffix(".weight")
-                by_prefix[prefix] = (quantised[name], schemes[name], static_inputs.get(name))
-        request = _request(modules, {owners[prefix]: item[1] for prefix, item in by_prefix.items()}, set(quantised))
-        format.refuse(replace(request, shapes={owners[p]: tuple(w.codes.shape) for p, (w, _, _) in by_prefix.items()}))
-        return cls(format, request, by_prefix, _by_stored_name(source, replaced, by_prefix))
+            prefix, pair = source.stored_prefix(name), [name, *([source.twin[name]] if name in source.twin else [])]
+            table = any(isinstance(modules[member], torch.nn.Embedding) for member in pair)
+            item = StoredItem(quantised[name], schemes[name], static_inputs.get(name), table)
+            if prefix in items and not _same(items[prefix], item):
+                raise IntegrityError(f"{' and '.join(pair)} are one tensor, but were quantised differently")
+            items[prefix] = item
+            all_schemes |= dict.fromkeys(pair, schemes[name])
+            owner = source.model_name[f"{prefix}.weight"].removesuffix(".weight")
+            if len(pair) > 1:
+                twins[prefix] = pair[0] if pair[1] == owner else pair[1]
+        request = _request(source, modules, all_schemes, items)
+        format.refuse(request)
+        for prefix, item in items.items():
+            format.refuse_weight(prefix, item.weight)
+        return cls(format, request, items, twins, _by_stored_name(source, replaced, items))
 
 
 def _check(
@@ -109,28 +120,39 @@ def _check(
     if not isinstance(module, torch.nn.Linear | torch.nn.Embedding):
         found = "absent from the model" if module is None else f"a {type(module).__name__}"
         raise ConfigurationError(f"{name} is {found}; only linears and embeddings can be stored quantised. Keep it.")
-    if tuple(weight.codes.shape) != tuple(module.weight.shape) or weight.scheme != scheme.weight:
+    if tuple(weight.shape) != tuple(module.weight.shape) or weight.scheme != scheme.weight:
         raise IntegrityError(
             f"{name} is {tuple(module.weight.shape)} and to be {scheme.weight.name}, but its quantised weight is "
-            f"{tuple(weight.codes.shape)} and {weight.scheme.name}"
+            f"{tuple(weight.shape)} and {weight.scheme.name}"
         )
     if scheme.activation is not None:
         InputRounding(scheme.activation, static)  # refuses a range that does not fit the scheme
 
 
 def _request(
-    modules: Mapping[str, torch.nn.Module], schemes: Mapping[str, LinearScheme], quantised: Collection[str]
+    source: SourceCheckpoint,
+    modules: Mapping[str, torch.nn.Module],
+    schemes: Mapping[str, LinearScheme],
+    items: Mapping[str, StoredItem],
 ) -> FormatRequest:
-    linears = {name for name, module in modules.items() if isinstance(module, torch.nn.Linear)}
-    tables = {name for name in schemes if isinstance(modules[name], torch.nn.Embedding)}
-    return FormatRequest(schemes, sorted(linears - set(schemes) - set(quantised)), sorted(tables))
+    kept = {name for name, module in modules.items() if isinstance(module, torch.nn.Linear)} - set(schemes)
+    found = {name: items[source.stored_prefix(name)] for name in schemes}
+    return FormatRequest(
+        schemes,
+        kept=sorted(kept),
+        others=sorted(name for name in modules if name and name not in kept and name not in schemes),
+        embeddings=sorted(name for name, item in found.items() if item.embedding),
+        shapes={name: item.weight.shape for name, item in found.items()},
+    )
 
 
-def _same(one: QuantisedWeight, other: QuantisedWeight) -> bool:
-    return one is other or (
-        one.scheme == other.scheme
-        and torch.equal(one.codes.view(torch.uint8), other.codes.view(torch.uint8))
-        and torch.equal(one.scale, other.scale)
+def _same(one: StoredItem, other: StoredItem) -> bool:
+    return one.scheme == other.scheme and (
+        one.weight is other.weight
+        or (
+            torch.equal(one.weight.codes.view(torch.uint8), other.weight.codes.view(torch.uint8))
+            and torch.equal(one.weight.scale, other.weight.scale)
+        )
     )
 
 

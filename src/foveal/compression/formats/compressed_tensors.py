@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
-from foveal.compression.formats.base import FormatRequest, not_expressible
+from foveal.compression.formats.base import FormatRequest, StoredItem, not_expressible
 from foveal.compression.formats.scale_storage import stored_scale
 from foveal.compression.formats.targets import match_expressions
 from foveal.kernels.quantisation.affine import QuantisedWeight
 from foveal.kernels.quantisation.packing import pack_along_input, pack_along_output
 from foveal.kernels.quantisation.scheme import ActivationScheme, LinearScheme, WeightScheme
-from foveal.models.quantised.input_rounding import StaticInput
 
 __all__ = ["CompressedTensorsFormat"]
 
 _VERSION = "0.20.0"
+_WITH_SCALE = ("weight_scale", "weight_zero_point")
 _REMEDY = "Choose an integer or fp8 scheme for it, keep it, or use --format bnb-nf4 for NF4."
 
 
@@ -35,11 +35,13 @@ class CompressedTensorsFormat:
                 found = f"{scheme.name}, but it is an embedding table"
                 raise not_expressible(self.name, module, found, "tables without rounded inputs", "Use int8 or int4.")
 
-    def tensors(
-        self, weight: QuantisedWeight, scheme: LinearScheme, static: StaticInput | None
-    ) -> dict[str, torch.Tensor]:
+    def refuse_weight(self, module: str, weight: QuantisedWeight) -> None:
+        """Every weight of these schemes can be held: scales are stored in the type that they fit."""
+
+    def tensors(self, item: StoredItem) -> dict[str, torch.Tensor]:
+        weight, scheme = item.weight, item.scheme
+        bits, packed = scheme.weight.bits, _layout(scheme, item.embedding) == "pack-quantized"
         stored = {"weight_scale": stored_scale(_flat_if_per_tensor(weight.scale, scheme.weight))}
-        bits, packed = scheme.weight.bits, _stored_as(scheme) == "pack-quantized"
         if packed:
             stored["weight_packed"] = pack_along_input(weight.codes, bits)
             stored["weight_shape"] = torch.tensor(weight.shape, dtype=torch.int64)
@@ -52,44 +54,57 @@ class CompressedTensorsFormat:
                 if packed and not scheme.weight.per_tensor
                 else _flat_if_per_tensor(_signed(weight.zero_point, bits), scheme.weight)
             )
-        if static is not None:
-            stored["input_scale"] = static.scale.float().reshape(1)
-            if static.zero_point is not None and scheme.activation is not None:
-                stored["input_zero_point"] = _signed(static.zero_point, scheme.activation.bits).reshape(1)
+        if item.static_input is not None:
+            stored["input_scale"] = item.static_input.scale.float().reshape(1)
+            if item.static_input.zero_point is not None and scheme.activation is not None:
+                stored["input_zero_point"] = _signed(item.static_input.zero_point, scheme.activation.bits).reshape(1)
         return stored
 
+    def twin_tensors(self, item: StoredItem) -> dict[str, torch.Tensor]:
+        """Scales and zero points, so that transformers dequantises the head of a tied pair as it does the table."""
+        return {
+            suffix: tensor for suffix, tensor in self.tensors(item).items() if suffix in _WITH_SCALE and item.embedding
+        }
+
     def config(self, request: FormatRequest) -> dict[str, Any]:
-        modules_of: defaultdict[LinearScheme, list[str]] = defaultdict(list)
+        groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         for module, scheme in request.schemes.items():
-            modules_of[scheme].append(module)
-        schemes = sorted(modules_of, key=lambda scheme: scheme.name)
-        targets = match_expressions({scheme.name: modules_of[scheme] for scheme in schemes}, request.kept)
-        formats = {_stored_as(scheme) for scheme in schemes}
+            groups[scheme.name, _layout(scheme, module in request.embeddings)].append(module)
+        targets = match_expressions(
+            {" ".join(key): modules for key, modules in sorted(groups.items())}, [*request.kept, *request.others]
+        )
+        layouts = {layout for _, layout in groups}
         return {
             "quant_method": "compressed-tensors",
             "version": _VERSION,
-            "format": formats.pop() if len(formats) == 1 else "mixed-precision",
+            "format": layouts.pop() if len(layouts) == 1 else "mixed-precision",
             "quantization_status": "compressed",
             "global_compression_ratio": None,
             "kv_cache_scheme": None,
-            "ignore": match_expressions({"kept": request.kept}, request.schemes)["kept"],
+            "ignore": match_expressions({"kept": request.kept}, [*request.schemes, *request.others])["kept"],
             "config_groups": {
-                f"group_{number}": {
-                    "targets": targets[scheme.name],
-                    "format": _stored_as(scheme),
-                    "weights": _weights(scheme.weight),
-                    "input_activations": None if scheme.activation is None else _inputs(scheme.activation),
-                    "output_activations": None,
-                }
-                for number, scheme in enumerate(schemes)
+                f"group_{number}": _group(request.schemes[groups[key][0]], key[1], targets[" ".join(key)])
+                for number, key in enumerate(sorted(groups))
             },
         }
 
 
-def _stored_as(scheme: LinearScheme) -> str:
+def _layout(scheme: LinearScheme, embedding: bool) -> str:
     if scheme.weight.kind == "float":
         return "float-quantized"
-    return "int-quantized" if scheme.activation is not None and scheme.weight.bits == 8 else "pack-quantized"
+    # transformers' tables must have a tensor called `weight`; so must W8A8 linears in vLLM.
+    unpacked = scheme.weight.bits == 8 and (embedding or scheme.activation is not None)
+    return "int-quantized" if unpacked else "pack-quantized"
+
+
+def _group(scheme: LinearScheme, layout: str, targets: list[str]) -> dict[str, Any]:
+    return {
+        "targets": targets,
+        "format": layout,
+        "weights": _weights(scheme.weight),
+        "input_activations": None if scheme.activation is None else _inputs(scheme.activation),
+        "output_activations": None,
+    }
 
 
 def _weights(scheme: WeightScheme) -> dict[str, Any]:

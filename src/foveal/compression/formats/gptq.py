@@ -7,13 +7,11 @@ from typing import Any
 
 import torch
 
-from foveal.compression.formats.base import FormatRequest, not_expressible
-from foveal.compression.formats.single_scheme import refuse_mixed, refuse_undivided
+from foveal.compression.formats.base import FormatRequest, StoredItem, not_expressible
+from foveal.compression.formats.single_scheme import refuse_mixed, refuse_undivided, refuse_wide_scales
 from foveal.compression.formats.targets import match_expressions
 from foveal.kernels.quantisation.affine import QuantisedWeight
 from foveal.kernels.quantisation.layouts import to_gptq
-from foveal.kernels.quantisation.scheme import LinearScheme
-from foveal.models.quantised.input_rounding import StaticInput
 
 __all__ = ["GptqFormat"]
 
@@ -38,15 +36,24 @@ class GptqFormat:
         multiple = 32 // next(iter(request.schemes.values())).weight.bits
         refuse_undivided(self.name, request, in_multiple=multiple, out_multiple=multiple)
 
-    def tensors(
-        self, weight: QuantisedWeight, scheme: LinearScheme, static: StaticInput | None
-    ) -> dict[str, torch.Tensor]:
-        packed = to_gptq(weight)
+    def refuse_weight(self, module: str, weight: QuantisedWeight) -> None:
+        refuse_wide_scales(self.name, module, weight)
+        if weight.zero_point is not None and (weight.zero_point == 0).any():
+            found = "asymmetric with a zero point of 0"
+            raise not_expressible(
+                self.name, module, found, "zero points from 1 (version 1 stores them less one)", _REMEDY
+            )
+
+    def tensors(self, item: StoredItem) -> dict[str, torch.Tensor]:
+        packed = to_gptq(item.weight)
         return {field.name: getattr(packed, field.name) for field in fields(packed)}
+
+    def twin_tensors(self, item: StoredItem) -> dict[str, torch.Tensor]:
+        return {}
 
     def config(self, request: FormatRequest) -> dict[str, Any]:
         weight = next(iter(request.schemes.values())).weight
-        kept = match_expressions({"kept": request.kept}, request.schemes)["kept"]
+        kept = match_expressions({"kept": request.kept}, [*request.schemes, *request.others])["kept"]
         return {
             "quant_method": "gptq",
             "checkpoint_format": "gptq",

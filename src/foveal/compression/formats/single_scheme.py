@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from foveal.compression.formats.base import FormatRequest
-from foveal.core.errors import ConfigurationError
+import torch
 
-__all__ = ["refuse_mixed", "refuse_undivided"]
+from foveal.compression.formats.base import FormatRequest, not_expressible
+from foveal.core.errors import ConfigurationError
+from foveal.kernels.quantisation.affine import QuantisedWeight
+
+__all__ = ["refuse_mixed", "refuse_undivided", "refuse_wide_scales"]
 
 
 def refuse_mixed(format_name: str, request: FormatRequest) -> None:
@@ -29,3 +32,10 @@ def refuse_undivided(format_name: str, request: FormatRequest, *, in_multiple: i
                 f"{module} is [{out_features}, {in_features}]; format {format_name} packs whole words, so they must be "
                 f"multiples of {out_multiple} and {in_multiple}. Keep it, or use --format compressed-tensors."
             )
+
+
+def refuse_wide_scales(format_name: str, module: str, weight: QuantisedWeight) -> None:
+    """Raise ConfigurationError for scales that are not float16 values: what is measured would not be what is stored."""
+    if not torch.equal(weight.scale.half().float(), weight.scale):
+        remedy = "Quantise with float16 scales, or use --format compressed-tensors."
+        raise not_expressible(format_name, module, "stored with other scales", "float16 scales", remedy)

@@ -65,9 +65,13 @@ def _tensors(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     for stored in source.files:
         prefix = stored.removesuffix(".weight")
-        if prefix != stored and prefix in plan.quantised:
-            for suffix, tensor in sorted(plan.format.tensors(*plan.quantised[prefix]).items()):
+        if prefix != stored and prefix in plan.items:
+            item = plan.items[prefix]
+            for suffix, tensor in sorted(plan.format.tensors(item).items()):
                 yield f"{prefix}.{suffix}", tensor
+            if prefix in plan.twins:
+                for suffix, tensor in sorted(plan.format.twin_tensors(item).items()):
+                    yield f"{plan.twins[prefix]}.{suffix}", tensor
             continue
         tensor = source.files.read(stored)
         if stored in plan.replaced:

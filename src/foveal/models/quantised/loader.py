@@ -33,7 +33,7 @@ class QuantisedModel:
     info: dict[str, Any]
     """transformers' account of missing, unexpected and mismatched tensors."""
     linears: Mapping[str, LinearScheme]
-    """Module name -> scheme; sorted."""
+    """Module name -> scheme, sorted; of a tied pair both names."""
     roundings: Mapping[str, InputRounding]
     """Module name -> how its input is rounded. Not yet in place: see `round_inputs`."""
 
@@ -63,10 +63,12 @@ def load_quantised(
     if (directory / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(directory)
     module_of = {weight.prefix: checkpoint.names.module_of(weight.prefix) for weight in weights}
+    schemes = {module_of[weight.prefix]: weight.scheme for weight in weights}
+    schemes |= {twin: scheme for name, scheme in schemes.items() if (twin := checkpoint.twin(name))}
     return QuantisedModel(
         model,
         info,
-        dict(sorted((module_of[weight.prefix], weight.scheme) for weight in weights)),
+        dict(sorted(schemes.items(), key=lambda item: item[0])),
         {
             module_of[weight.prefix]: InputRounding(
                 weight.scheme.activation, None if weight.read_input is None else weight.read_input()

@@ -44,6 +44,14 @@ class QuantisedCheckpoint:
             raise ModelLoadError(f"{prefix} is stored quantised, but is no matrix in the model of its config.json")
         return tuple(weight.shape)
 
+    def twin(self, module: str) -> str:
+        """The module whose weight `module` shares (names of the model); "" if it shares none."""
+        for one, other in (getattr(self.skeleton, "all_tied_weights_keys", None) or {}).items():
+            names = [one.removesuffix(".weight"), other.removesuffix(".weight")]
+            if module in names:
+                return names[1 - names.index(module)]
+        return ""
+
     def prefixes(self, suffix: str) -> list[str]:
         """Names of modules that store a tensor `<prefix>.<suffix>`, sorted."""
         return [name.removesuffix(f".{suffix}") for name in self.files if name.endswith(f".{suffix}")]

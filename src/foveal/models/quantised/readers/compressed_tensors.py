@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -26,28 +27,38 @@ _INPUT_PARTS = ("input_scale", "input_zero_point")
 def read_compressed_tensors(checkpoint: QuantisedCheckpoint) -> list[StoredWeight]:
     """See CheckpointReader."""
     groups = parse_groups(checkpoint.config)
-    weights = []
+    weights: dict[str, StoredWeight] = {}
+    twins: dict[str, frozenset[str]] = {}
     for prefix in checkpoint.prefixes("weight_scale"):
-        module = checkpoint.module(prefix)
+        module, name = checkpoint.module(prefix), checkpoint.names.module_of(prefix)
+        if not any(f"{prefix}.{part}" in checkpoint.files for part in ("weight", "weight_packed")):
+            # The scale of a head whose weight is the embedding table's.
+            twins[checkpoint.twin(name)] = frozenset(_names(checkpoint.files, prefix, _PARTS))
+            continue
         class_name = "Linear" if isinstance(module, torch.nn.Linear) else type(module).__name__
-        group = find_group(groups, (checkpoint.names.module_of(prefix), prefix), class_name)
-        weights.append(_stored(checkpoint, prefix, group.scheme))
-    return weights
+        weights[name] = _stored(checkpoint, prefix, find_group(groups, (name, prefix), class_name).scheme)
+    return [replace(weight, tensors=weight.tensors | twins.get(name, frozenset())) for name, weight in weights.items()]
 
 
 def _stored(checkpoint: QuantisedCheckpoint, prefix: str, scheme: LinearScheme) -> StoredWeight:
     files, shape = checkpoint.files, checkpoint.weight_shape(prefix)
     _check_scale(prefix, files.shape(f"{prefix}.weight_scale"), shape, scheme.weight)
     static = scheme.activation is not None and not scheme.activation.dynamic
-    parts = [part for part in _PARTS + _INPUT_PARTS * static if f"{prefix}.{part}" in files]
+    tensors = frozenset(_names(files, prefix, _PARTS + _INPUT_PARTS * static))
     return StoredWeight(
         prefix=prefix,
         scheme=scheme,
-        tensors=frozenset(f"{prefix}.{part}" for part in parts),
+        tensors=tensors,
         read=partial(_read, files, prefix, shape, scheme.weight),
-        read_dense=partial(_read_ordered, files, prefix, shape, scheme.weight) if "weight_g_idx" in parts else None,
+        read_dense=partial(_read_ordered, files, prefix, shape, scheme.weight)
+        if f"{prefix}.weight_g_idx" in tensors
+        else None,
         read_input=partial(_read_input, files, prefix, scheme.activation) if static else None,
     )
+
+
+def _names(files: TensorFiles, prefix: str, parts: tuple[str, ...]) -> list[str]:
+    return [f"{prefix}.{part}" for part in parts if f"{prefix}.{part}" in files]
 
 
 def _read(files: TensorFiles, prefix: str, shape: tuple[int, int], scheme: WeightScheme) -> QuantisedWeight:
