@@ -100,14 +100,14 @@ FOUR_BIT = Thresholds(
     perplexity_percent=3.0,
     perplexity_ceiling_percent=6.0,
     task_points=1.5,
-    task_ceiling_points=6.0,
+    task_ceiling_points=10.0,
     bleu4_points=3.0,
 )
 INT8 = Thresholds(
     perplexity_percent=0.5,
     perplexity_ceiling_percent=1.5,
     task_points=0.5,
-    task_ceiling_points=3.0,
+    task_ceiling_points=5.0,
     bleu4_points=2.0,
 )
 PROFILES: dict[Profile, Thresholds] = {"4-bit": FOUR_BIT, "INT8": INT8}

@@ -151,7 +151,7 @@ def test_too_few_questions_decide_nothing_and_the_finding_says_how_many_would() 
     finding = _finding(verdict, "task easy-vqa")
     assert finding.evidence == "undecided"
     assert not finding.passed
-    assert "20 questions cannot exclude a loss of 6 points; ask about" in finding.reason
+    assert "20 questions cannot exclude a loss of 10 points; ask about" in finding.reason
     lenient = replace(FOUR_BIT, accept_undecided=True)
     assert _finding(judge(degrade(base), base, make_passport(), thresholds=lenient), "task easy-vqa").passed
 

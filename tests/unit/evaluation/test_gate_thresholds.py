@@ -46,7 +46,7 @@ def test_an_empty_file_leaves_the_defaults(tmp_path: Path) -> None:
 def test_a_wider_limit_takes_its_ceiling_along(tmp_path: Path) -> None:
     path = tmp_path / "gate.yaml"
     path.write_text("task_points: 10")
-    assert read_thresholds(path)["4-bit"].task_ceiling_points == 40.0
+    assert read_thresholds(path)["4-bit"].task_ceiling_points == pytest.approx(10 * 10 / 1.5)
 
 
 @pytest.mark.parametrize(

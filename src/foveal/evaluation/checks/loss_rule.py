@@ -8,9 +8,9 @@ A loss comes with an interval (paired bootstrap). Four cases, in this order:
     within noise  the rest: no loss over the limit is proved, and none beyond the ceiling is possible    passes
 
 The ceiling (a few times the limit) keeps a small test from waving everything through; what it asks for is more items, and
-the finding says how many. With m tasks judged at once each interval has confidence 1 - (1 - c) / m (Bonferroni): else one
-honest candidate in five would fail one of eight tasks by chance. The pooled check over all tasks, at confidence c, finds
-the small loss that is spread over many tasks.
+the finding says how many. With m tasks judged at once, "proved" asks for an interval of confidence 1 - (1 - c) / m
+(Bonferroni): else one honest candidate in five would fail one of eight tasks by chance. The pooled check over all tasks, at
+confidence c, finds the small loss that is spread over many tasks.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = ["accuracy_loss", "classify", "items_needed", "pooled_loss"]
 Answers = Sequence[bool]
 
 
-def classify(loss: Interval, *, limit: float, ceiling: float) -> Evidence:
-    """See the module. `limit` and `ceiling` are in the loss's unit."""
+def classify(loss: Interval, *, limit: float, ceiling: float, surest: Interval | None = None) -> Evidence:
+    """See the module. `limit` and `ceiling` are in the loss's unit; `surest` is the interval that proves, if another."""
     if loss.high <= limit:
         return "kept"
-    if loss.estimate > limit and loss.low > 0:
+    if loss.estimate > limit and (surest or loss).low > 0:
         return "proved"
     return "undecided" if loss.high > ceiling else "within noise"
 

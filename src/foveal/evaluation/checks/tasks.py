@@ -18,7 +18,7 @@ def check_tasks(candidate: Evaluation, base: Evaluation, limits: Thresholds) -> 
     if not base.tasks:
         yield _failure("tasks", "none measured", "at least one task", "there is nothing to judge by. Measure tasks")
         return
-    confidence = 1 - (1 - limits.confidence) / len(base.tasks)
+    confidence = 1 - (1 - limits.confidence) / len(base.tasks)  # see `loss_rule`
     pairs = []
     for task, before in sorted(base.tasks.items()):
         limit = limits.task_limit(task)
@@ -28,19 +28,26 @@ def check_tasks(candidate: Evaluation, base: Evaluation, limits: Thresholds) -> 
             continue
         assert after is not None
         pairs.append((before.per_item, after.per_item))
-        loss = accuracy_loss(before.per_item, after.per_item, confidence=confidence, resamples=limits.resamples)
+        loss, surest = (
+            accuracy_loss(before.per_item, after.per_item, confidence=level, resamples=limits.resamples)
+            for level in (limits.confidence, confidence)
+        )
         found = f"{100 * before.accuracy:.1f} % -> {100 * after.accuracy:.1f} % of {before.questions}"
-        yield _judge_loss(f"task {task}", found, loss, limit, before.questions, limits)
+        yield _judge_loss(f"task {task}", found, (loss, surest), limit, before.questions, limits)
     if len(pairs) > 1:
         loss = pooled_loss(pairs, confidence=limits.confidence, resamples=limits.resamples)
         count = sum(len(before) for before, _ in pairs)
         found = f"{loss.estimate:+.2f} points lost over {count} questions of {len(pairs)} tasks"
-        yield _judge_loss("all tasks", found, loss, limits.task_points, count, limits)
+        yield _judge_loss("all tasks", found, (loss, loss), limits.task_points, count, limits)
 
 
-def _judge_loss(check: str, found: str, loss: Interval, limit: float, items: int, limits: Thresholds) -> Finding:
+def _judge_loss(
+    check: str, found: str, losses: tuple[Interval, Interval], limit: float, items: int, limits: Thresholds
+) -> Finding:
+    """`losses`: the loss at the confidence asked for, and at the one that proves it among several tasks."""
+    loss, surest = losses
     ceiling = max(limits.task_ceiling_points, limit)
-    evidence = classify(loss, limit=limit, ceiling=ceiling)
+    evidence = classify(loss, limit=limit, ceiling=ceiling, surest=surest)
     spread = f"a loss of {loss.estimate:.1f} points ({loss.low:.1f} to {loss.high:.1f})"
     if evidence == "proved":
         reason = f"{spread}: over the limit, and not by chance"
