@@ -8,6 +8,7 @@ import typer
 
 __all__ = [
     "Batching",
+    "BlockSize",
     "Decoder",
     "Dtype",
     "KvBlocks",
@@ -38,6 +39,9 @@ MaxBatchedTokens = Annotated[
 KvBlocks = Annotated[
     int | None,
     typer.Option("--num-kv-blocks", help="KV pool size in blocks.  [default: from memory]", show_default=False),
+]
+BlockSize = Annotated[
+    int, typer.Option(help="Tokens per KV block; a prefix hit ends at its border. 16 or more for very long contexts.")
 ]
 MemoryUtilization = Annotated[float, typer.Option(help="Share of the free memory that the KV pool may take.")]
 PrefixCaching = Annotated[
