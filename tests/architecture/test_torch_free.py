@@ -10,7 +10,14 @@ import pytest
 
 import foveal
 
-PACKAGES = ["foveal.core", "foveal.protocol", "foveal.observability", "foveal.evaluation", "foveal.engine.scheduling"]
+PACKAGES = [
+    "foveal.core",
+    "foveal.protocol",
+    "foveal.observability",
+    "foveal.artifacts",
+    "foveal.evaluation",
+    "foveal.engine.scheduling",
+]
 MODULES = ["foveal", "foveal.engine.async_engine", "foveal.engine.server.app", "foveal.cli.app"]
 
 
