@@ -81,7 +81,9 @@ async def test_messages_after_the_first_are_handed_on_in_order() -> None:
     await harness.until(lambda: len(harness.messages) == 2)
     assert harness.messages == [MESSAGE, AbortGroup("s")]
     await harness.process.stop()
-    assert child.stopped and harness.process.child is None and harness.deaths == []
+    assert child.stopped
+    assert harness.process.child is None
+    assert harness.deaths == []
 
 
 async def test_a_dead_child_is_reaped_reported_and_replaced() -> None:
@@ -90,8 +92,10 @@ async def test_a_dead_child_is_reaped_reported_and_replaced() -> None:
     await harness.process.start()
     first.die(-9)
     await harness.until(lambda: harness.messages == [MESSAGE])
-    assert first.stopped and harness.deaths == [-9]
-    assert harness.process.child is second and harness.process.restarts == 1
+    assert first.stopped
+    assert harness.deaths == [-9]
+    assert harness.process.child is second
+    assert harness.process.restarts == 1
     await harness.process.stop()
 
 
@@ -111,7 +115,8 @@ async def test_a_stream_that_cannot_be_read_counts_as_a_death() -> None:
     harness = Harness(first, second)
     await harness.process.start()
     await harness.until(lambda: harness.process.child is second)
-    assert first.stopped and len(harness.deaths) == 1
+    assert first.stopped
+    assert len(harness.deaths) == 1
     await harness.process.stop()
 
 
