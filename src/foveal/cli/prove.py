@@ -32,6 +32,9 @@ def prove(
     against: Annotated[Path, typer.Option("--against", help="The model that it was made from.")],
     thresholds: Annotated[Path | None, typer.Option(help="YAML file with other limits than the default ones.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report that opens offline.")] = None,
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Artefact proved before, to show in the report; repeat for several.")
+    ] = None,
     quick: suite_flags.Quick = False,
     easy_vqa: suite_flags.EasyVqa = "auto",
     text: suite_flags.Text = "auto",
@@ -57,7 +60,7 @@ def prove(
             candidate, against, thresholds, quick, easy_vqa, text, seed, reuse_base, cache_dir, dtype, threads, progress
         )
         if report is not None:
-            _write_report(report, proof, progress)
+            _write_report(report, proof, candidate, against, beside or [], progress)
     except FovealError as error:
         progress.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(FAILED) from None
@@ -116,5 +119,9 @@ def _record(proof: Proof) -> dict[str, Any]:
     return record
 
 
-def _write_report(path: Path, proof: Proof, console: Console) -> None:
-    console.print(f"report: {path}")
+def _write_report(path: Path, proof: Proof, candidate: Path, base: Path, others: list[Path], console: Console) -> None:
+    from foveal.evaluation.report.page import write_report
+    from foveal.pipeline.proof_report import report_content
+
+    write_report(path, report_content(proof, candidate, base, others))
+    console.print(f"report: {path}", highlight=False)

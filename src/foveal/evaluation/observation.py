@@ -208,7 +208,7 @@ def _perplexity(model: EvaluatedModel, suite: Suite, stage: OnStage, missing: di
 
 def _samples(suite: Suite, asked: Sequence[_Asked], responses: Sequence[Response]) -> tuple[SampleAnswer, ...]:
     """Spread over the suite, one question per picture."""
-    first = {}
+    first: dict[int, int] = {}
     for number, a in enumerate(asked):
         # Turn about the questions of neighbouring pictures, so that all tasks have a chance to be shown.
         first.setdefault(a.item, number + a.item % len(suite.items[a.item].questions))

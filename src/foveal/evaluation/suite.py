@@ -116,8 +116,8 @@ class Suite:
         if self.easy_vqa is not None and self.size.easy_vqa_pictures:
             pictures = read_easy_vqa(self.easy_vqa, "test")
             number = min(len(pictures), self.size.easy_vqa_pictures)
-            for item in random.Random(f"easy-vqa/{self.seed}").sample(pictures, number):
-                yield SuiteItem("easy_vqa", item.picture, item.questions)
+            for found in random.Random(f"easy-vqa/{self.seed}").sample(pictures, number):
+                yield SuiteItem("easy_vqa", found.picture, found.questions)
 
     @cached_property
     def passage(self) -> str:

@@ -19,10 +19,14 @@ from foveal.artifacts.staging import StagedDirectory
 from foveal.artifacts.storage import explain_storage_errors
 from foveal.compression.calibration import CalibrationSet
 from foveal.compression.compressor import Progress, compress, job_digest
+from foveal.compression.formats.registry import check_expressible
 from foveal.compression.formats.writer import KeptDType, write_checkpoint
+from foveal.compression.groups import fitting, layout_of
 from foveal.compression.recipe import FORMATS, CalibrationPlan, Format, Recipe
+from foveal.compression.recipe_resolution import resolve
 from foveal.core.errors import ConfigurationError
 from foveal.pipeline.artefact_passport import make_passport
+from foveal.pipeline.model_skeleton import load_skeleton
 from foveal.pipeline.reload_check import check_reload
 
 __all__ = ["CompressionJob", "OnWork", "calibration_for", "compress_model"]
@@ -68,6 +72,7 @@ def compress_model(job: CompressionJob, on_work: OnWork = lambda what, done, tot
     if job.recipe.format not in FORMATS:
         raise ConfigurationError(f"format is {job.recipe.format!r}; known: {', '.join(get_args(Format))}")
     on_work("reading the model", 0, 1)
+    _refuse_inexpressible(source, job.recipe)
     digest = source_digest(source)
     kept = job.kept_dtype or _kept_dtype(source)
     identity = [job_digest(digest, job.recipe, job.calibration), kept, torch.get_num_threads()]
@@ -115,6 +120,21 @@ def compress_model(job: CompressionJob, on_work: OnWork = lambda what, done, tot
         staged.publish()
     on_work("done", last + _AFTER_BLOCKS, last + _AFTER_BLOCKS)
     return passport
+
+
+def _refuse_inexpressible(source: Path, recipe: Recipe) -> None:
+    """Raises ConfigurationError before the work for what resolves to nothing, or what the format cannot store."""
+    layout = layout_of(load_skeleton(source))
+    decisions = [one for one in resolve(recipe, layout) if one.rule.scheme is not None]
+    schemes, shapes, tables = {}, {}, []
+    for decision in decisions:
+        group, scheme = decision.group, decision.rule.scheme
+        assert scheme is not None
+        for name, shape in zip(group.modules, group.shapes, strict=False):  # of a tied pair the stored one
+            schemes[name] = replace(scheme, weight=fitting(scheme.weight, shape[1]))
+            shapes[name] = shape
+        tables += group.modules[:1] if group.tied or group.component == "embedding" else []
+    check_expressible(schemes, recipe.format, embeddings=tables, shapes=shapes)
 
 
 def _clear(staged: StagedDirectory) -> None:

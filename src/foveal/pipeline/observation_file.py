@@ -55,7 +55,8 @@ def write_observation(path: Path, observation: Observation) -> None:
 def read_observation(path: Path) -> Observation | None:
     """None when there is none, or one that cannot be read: it is measured again then."""
     try:
-        with np.load(path) as stored:
+        # Opened here, because numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as file, np.load(file) as stored:
             evaluation = Evaluation.from_json(stored["evaluation"].tobytes())
             answers, top1 = json.loads(stored["texts"].tobytes())
             return Observation(evaluation, tuple(answers), tuple(map(tuple, top1)), stored["logits"])

@@ -15,7 +15,8 @@ def log_softmax(logits: npt.ArrayLike) -> Floats:
     """Over the last axis, in float64; exact for any finite logits, whatever their size."""
     values = np.asarray(logits, dtype=np.float64)
     shifted = values - values.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    normalised: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return normalised
 
 
 def kl_divergence(reference_logits: npt.NDArray[np.floating], logits: npt.NDArray[np.floating]) -> Floats:
