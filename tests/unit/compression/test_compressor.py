@@ -175,6 +175,13 @@ def test_a_head_of_its_own_learns_from_the_final_hidden_states(work):
     assert head.loss < head.rtn_loss
 
 
+def test_a_bare_parameter_is_recorded_as_kept(work):
+    result = compress(tiny_checkpoint("gemma3"), tiny_recipe(tiny_rule("rtn", "int8")), None, work)
+    record = result.linears["model.multi_modal_projector.mm_input_projection_weight"]
+    assert (record.component, record.quantised) == ("projector", False)
+    assert "bare parameter" in record.kept_reason
+
+
 def test_static_inputs_have_one_calibrated_range_each(work):
     result = compress(tiny_checkpoint("llava"), tiny_recipe(tiny_rule("rtn", "w8a8-static", ("ffn",))), PAIRS, work)
     assert result.static_inputs.keys() == result.weights.keys()
