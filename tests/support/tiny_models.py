@@ -33,6 +33,7 @@ __all__ = [
     "tiny_image",
     "tiny_model",
     "tiny_processor",
+    "transformers_inputs",
 ]
 
 FUSED_FAMILIES = tuple(name for name in FAMILIES if name not in {"gemma3", "gpt2"})
@@ -97,13 +98,13 @@ def _generate(model: torch.nn.Module, prompt: PromptInput) -> tuple[int, ...]:
     if hasattr(model.model if hasattr(model, "model") else model, "rope_deltas"):
         model.model.rope_deltas = None  # left over from the request before
     model.generation_config.eos_token_id = None
-    inputs = _generate_inputs(model.config.model_type, prompt)
+    inputs = transformers_inputs(model.config.model_type, prompt)
     length = inputs["input_ids"].shape[1]
     output = model.generate(**inputs, do_sample=False, max_new_tokens=NUM_NEW_TOKENS, pad_token_id=0)
     return tuple(output[0, length:].tolist())
 
 
-def _generate_inputs(model_type: str, prompt: PromptInput) -> dict[str, torch.Tensor]:
+def transformers_inputs(model_type: str, prompt: PromptInput) -> dict[str, torch.Tensor]:
     """The request in the form that this family's own processor would give it."""
     inputs = {"input_ids": torch.tensor([prompt.token_ids])}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])

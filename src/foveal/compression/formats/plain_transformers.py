@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -14,7 +15,7 @@ from foveal.core.errors import ModelLoadError
 from foveal.models.family import Family
 from foveal.models.loading import LoadedCheckpoint
 
-__all__ = ["load_plain", "switch_off_rounding", "unreadable_reason"]
+__all__ = ["load_plain", "needs_dequantising", "switch_off_rounding", "unreadable_reason"]
 
 _PACKAGES = {
     "awq": "gptqmodel",
@@ -26,24 +27,34 @@ _PACKAGES = {
 
 def unreadable_reason(directory: Path, ours: LoadedCheckpoint) -> str | None:
     """Why transformers cannot read this checkpoint, or None if it should. `ours` is what our loader made of it."""
-    method = json.loads((directory / "config.json").read_text())["quantization_config"]["quant_method"]
-    package = _PACKAGES[method]
+    config = _quantization_config(directory)
+    package = _PACKAGES[config["quant_method"]]
     if find_spec(package) is None:
         return f"{package} is not installed"
-    if method != "compressed-tensors":
+    if config["quant_method"] != "compressed-tensors":
         return None
-    schemes = set(ours.quantised_linears.values())
-    if len(schemes) > 1 and any(not scheme.weight.symmetric for scheme in schemes):
+    tables = {
+        name: scheme
+        for name, scheme in ours.quantised_linears.items()
+        if isinstance(ours.model.get_submodule(name), torch.nn.Embedding)
+    }
+    if needs_dequantising(directory) and (tables or len(config["config_groups"]) > 1):
         return "transformers 5.23 reads asymmetric weights only where every linear has the same scheme"
-    for name, scheme in ours.quantised_linears.items():
-        if isinstance(ours.model.get_submodule(name), torch.nn.Embedding) and scheme.weight.bits != 8:
+    for name, scheme in tables.items():
+        if scheme.weight.bits != 8:
             return f"transformers 5.23 reads embedding tables of 8 bits only; {name} is {scheme.name}"
     return None
 
 
+def needs_dequantising(directory: Path) -> bool:
+    """True if transformers 5.23 loads the checkpoint with `dequantize=True` only: it has packed zero points."""
+    groups = _quantization_config(directory).get("config_groups", {}).values()
+    return any(group["format"] == "pack-quantized" and not group["weights"]["symmetric"] for group in groups)
+
+
 def load_plain(directory: Path, family: Family, *, dequantise: bool) -> PreTrainedModel:
-    """The model in float32 on the CPU. `dequantise` is needed for asymmetric compressed-tensors: 5.23 cannot load their
-    zero points otherwise. Raises ModelLoadError for missing, unexpected or wrongly shaped tensors."""
+    """The model in float32 on the CPU. For `dequantise` see `needs_dequantising`; inputs are then not
+    rounded. Raises ModelLoadError for missing, unexpected or wrongly shaped tensors."""
     options = {"quantization_config": transformers.CompressedTensorsConfig(dequantize=True)} if dequantise else {}
     try:
         model, info = getattr(transformers, family.auto_class).from_pretrained(
@@ -62,3 +73,7 @@ def switch_off_rounding(model: PreTrainedModel) -> None:
     for module in model.modules():
         if hasattr(module, "quantization_scheme"):
             module.quantization_enabled = False
+
+
+def _quantization_config(directory: Path) -> dict[str, Any]:
+    return dict(json.loads((directory / "config.json").read_text())["quantization_config"])

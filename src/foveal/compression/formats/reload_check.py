@@ -22,7 +22,12 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from foveal.compression.formats.plain_transformers import load_plain, switch_off_rounding, unreadable_reason
+from foveal.compression.formats.plain_transformers import (
+    load_plain,
+    needs_dequantising,
+    switch_off_rounding,
+    unreadable_reason,
+)
 from foveal.compression.formats.reload_probe import ReloadProbe
 from foveal.core.errors import FovealError, ModelLoadError
 from foveal.models.loading import load_checkpoint
@@ -86,14 +91,14 @@ def check(directory: Path, probe: ReloadProbe) -> ReloadReport:
     for module in rounded:
         module.input_rounding = torch.nn.Identity()
     expected = _logits(ours.model, probe, "our loader") if rounded else logits
-    asymmetric = any(not scheme.weight.symmetric for scheme in ours.quantised_linears.values())
-    plain = load_plain(directory, ours.family, dequantise=asymmetric)
+    dequantise = needs_dequantising(directory)
+    plain = load_plain(directory, ours.family, dequantise=dequantise)
     if rounded:
         _logits(plain, probe, "transformers")  # compressed-tensors unpacks weights at the first call
         switch_off_rounding(plain)
     found = _logits(plain, probe, "transformers")
     return ReloadReport(
-        foveal, _difference(found, expected, HALF if asymmetric else EXACT, "transformers", "our loader")
+        foveal, _difference(found, expected, HALF if dequantise else EXACT, "transformers", "our loader")
     )
 
 

@@ -96,8 +96,6 @@ def test_what_compressed_tensors_itself_compressed_is_read(tmp_path, strategy, s
 
 
 def test_an_input_order_of_compressed_tensors_is_followed(tmp_path):
-    scheme = parse_linear("int4-g32-asym")
-    weight = quantise(torch.randn(96, 64), scheme.weight)
     order = torch.randperm(64)
     written = write_rounded("llama", tmp_path / "ours", lambda name, _: "int4-g32-asym" if name == MODULE else None)
     codes = written.quantised[MODULE]
@@ -109,7 +107,6 @@ def test_an_input_order_of_compressed_tensors_is_followed(tmp_path):
     groups = (torch.arange(64) // 32)[order]
     expected = (codes.codes.float() - codes.zero_point[:, groups]) * codes.scale[:, groups]
     assert torch.equal(loaded.get_submodule(MODULE).weight.data, expected)
-    assert weight.shape == (96, 64)
 
 
 @pytest.mark.parametrize("version", [1, 2])
