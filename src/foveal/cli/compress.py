@@ -53,6 +53,12 @@ def compress(
     samples: Annotated[
         int | None, typer.Option(help="Image-text pairs to use.  [default: the recipe's]", show_default=False)
     ] = None,
+    texts: Annotated[
+        int | None,
+        typer.Option(
+            help="Texts without a picture that the model writes itself.  [default: the recipe's]", show_default=False
+        ),
+    ] = None,
     kept_dtype: Annotated[
         str,
         typer.Option(help="What stays unquantised: auto (float16 for a float32 model), float16, bfloat16, float32."),
@@ -82,13 +88,20 @@ def compress(
         raise ConfigurationError(f"--kept-dtype is {kept_dtype!r}; it must be auto, float16, bfloat16 or float32")
     if samples is not None and samples < 1:
         raise ConfigurationError(f"--samples is {samples}; it must be at least 1")
+    if texts is not None and texts < 0:
+        raise ConfigurationError(f"--texts is {texts}; it must be 0 (none) or more")
     if threads is not None:
         torch.set_num_threads(threads)
     console = Console(stderr=True)
 
     def planned(plan: CalibrationPlan) -> CalibrationPlan:
         source = {"rendered": "rendered-tasks", None: plan.source}.get(calibration, calibration)
-        return replace(plan, source=str(source), samples=samples or plan.samples)
+        return replace(
+            plan,
+            source=str(source),
+            samples=plan.samples if samples is None else samples,
+            texts=plan.texts if texts is None else texts,
+        )
 
     wish = RecipeWish(recipe, budget, memory, token_latency_ms, quality_floor)
     own_pairs = None
@@ -109,7 +122,7 @@ def compress(
         wanted = replace(chosen.recipe, calibration=plan, format=checkpoint_format or chosen.recipe.format)  # type: ignore[arg-type]
         for line in (*chosen.reasons, *wanted.warnings):
             bar.console.print(line, style="dim", highlight=False, soft_wrap=True)
-        pairs = None if calibration == "none" else own_pairs or calibration_for(plan)
+        pairs = None if calibration == "none" else calibration_for(plan, model)
         job = CompressionJob(
             model,
             wanted,

@@ -82,6 +82,18 @@ class CalibrationSet:
         ]
         return cls(tuple(samples), f"pairs of {source.name}")
 
+    def with_texts(self, texts: Sequence[CalibrationSample]) -> CalibrationSet:
+        """These samples with one of `texts` after every so many: held-out samples are drawn evenly from both."""
+        if not texts:
+            return self
+        mixed: list[CalibrationSample] = []
+        for number, sample in enumerate(self.samples):
+            mixed.append(sample)
+            due = (number + 1) * len(texts) // len(self.samples) - number * len(texts) // len(self.samples)
+            first = number * len(texts) // len(self.samples)
+            mixed += texts[first : first + due]
+        return CalibrationSet(tuple(mixed), f"{self.kind}, with {len(texts)} texts of the model's own")
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over pictures, texts and order: the content only, no paths and no dates."""

@@ -125,11 +125,13 @@ class RecipeRule:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationPlan:
-    """Where the image-text pairs come from: `rendered-tasks`, or the path of a JSON Lines file."""
+    """Where the image-text pairs come from: `rendered-tasks`, or the path of a JSON Lines file. `texts` more samples are
+    requests without a picture, answered by the model itself (at most one for two pairs)."""
 
     source: str = "rendered-tasks"
     samples: int = 128
     seed: int = 0
+    texts: int = 64
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ class Recipe:
                 "source": calibration.source,
                 "samples": calibration.samples,
                 "seed": calibration.seed,
+                "texts": calibration.texts,
             },
             "objective": {"modality_weight": self.modality_weight},
             "format": self.format,

@@ -29,6 +29,7 @@ __all__ = ["parse_layers", "read_recipe", "recipe_from"]
 
 MIN_SAMPLES = 8
 MAX_SAMPLES = 4096
+MAX_TEXTS = 128
 
 _T = TypeVar("_T")
 _TIED: tuple[Literal["refuse", "embedding", "head"], ...] = ("refuse", "embedding", "head")
@@ -184,8 +185,11 @@ def _calibration(section: _Section) -> CalibrationPlan:
         section.take("source", str, defaults.source),
         section.take("samples", int, defaults.samples),
         section.take("seed", int, defaults.seed),
+        section.take("texts", int, defaults.texts),
     )
     section.finish()
+    if not 0 <= plan.texts <= MAX_TEXTS:
+        raise section.error("texts", plan.texts, f"0 (none) to {MAX_TEXTS}; 64 is usual")
     if not MIN_SAMPLES <= plan.samples <= MAX_SAMPLES:
         raise section.error("samples", plan.samples, f"{MIN_SAMPLES} to {MAX_SAMPLES}; 128 is usual")
     return plan

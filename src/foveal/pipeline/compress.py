@@ -27,6 +27,7 @@ from foveal.compression.recipe_resolution import resolve
 from foveal.core.errors import ConfigurationError
 from foveal.pipeline.artefact_passport import make_passport
 from foveal.pipeline.model_skeleton import load_skeleton
+from foveal.pipeline.own_texts import own_texts
 from foveal.pipeline.reload_check import check_reload
 
 __all__ = ["CompressionJob", "OnWork", "calibration_for", "compress_model"]
@@ -50,12 +51,23 @@ class CompressionJob:
     force: bool = False
 
 
-def calibration_for(plan: CalibrationPlan) -> CalibrationSet:
-    """The rendered tasks, or a JSON Lines file cut to the plan's number. Raises ConfigurationError."""
+def calibration_for(
+    plan: CalibrationPlan, model_dir: Path | None = None, *, cache_dir: Path | None = None
+) -> CalibrationSet:
+    """The rendered tasks, or a JSON Lines file cut to the plan's number; and texts, where a model is given to write them.
+
+    Raises ConfigurationError and what loading the model raises.
+    """
     if plan.source == "rendered-tasks":
-        return CalibrationSet.from_rendered_tasks(plan.samples, seed=plan.seed)
-    pairs = CalibrationSet.from_jsonl(plan.source)
-    return replace(pairs, samples=pairs.samples[: plan.samples])
+        pairs = CalibrationSet.from_rendered_tasks(plan.samples, seed=plan.seed)
+    else:
+        pairs = CalibrationSet.from_jsonl(plan.source)
+        pairs = replace(pairs, samples=pairs.samples[: plan.samples])
+    with_pictures = sum(sample.picture is not None for sample in pairs.samples)
+    number = min(plan.texts, with_pictures // 2)
+    if model_dir is None or number == 0:
+        return pairs
+    return pairs.with_texts(own_texts(model_dir, number, cache_dir=cache_dir))
 
 
 def compress_model(job: CompressionJob, on_work: OnWork = lambda what, done, total: None) -> Passport:
