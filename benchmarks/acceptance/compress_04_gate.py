@@ -124,12 +124,12 @@ class Maker:
             for sample in rendered.samples
         )
         try:
-            self.compress(output, "w8a8", CalibrationSet(samples, "noise"))
+            self.compress(output, "w8a16", CalibrationSet(samples, "noise"))
         except CalibrationUnfitError as error:
             print("compression itself refuses noise:", error)
         else:
             raise SystemExit("compression took noise for pictures")
-        self.compress(output, "w8a8", UncheckedPairs(samples, "noise"))
+        self.compress(output, "w8a16", UncheckedPairs(samples, "noise"))
 
 
 def cut(directory: Path) -> None:
@@ -172,6 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="for the artefacts, 2 GB")
+    parser.add_argument("--recipe", default="w8a16", help="of the honest model")
     parser.add_argument("--suite", choices=("default", "quick"), default="default", help="for the honest model")
     parser.add_argument("--easy-vqa", default="auto")
     parser.add_argument("--text", default="auto")
@@ -188,7 +189,7 @@ def main() -> None:
     honest = options.folder / "honest"
     maker = Maker(options.model, honest)
     shutil.rmtree(honest, ignore_errors=True)
-    maker.compress(honest, "w8a8", calibration_for(load_recipe("w8a8").calibration))
+    maker.compress(honest, options.recipe, calibration_for(load_recipe(options.recipe).calibration))
     proof = judged(honest, suite(options.suite))
     figures: dict[str, Any] = {"honest INT8": _row(proof, proof.verdict.accepted)}
     _say(console, "honest INT8", figures["honest INT8"], "accepted")

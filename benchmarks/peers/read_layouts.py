@@ -87,13 +87,17 @@ def by_numpy(checkpoint: Path, bits: int) -> Weights:
     return read
 
 
+class ReadingRefusedError(Exception):
+    """A reader does not take this checkpoint; its own last words."""
+
+
 def by_gptqmodel(checkpoint: Path, method: str, python: str) -> tuple[Weights, torch.Tensor]:
     out = checkpoint / "read.safetensors"
     script = str(Path(__file__).with_name("gptqmodel_read.py"))
     command = [python, script, "--checkpoint", str(checkpoint), "--method", method, "--out", str(out)]
     done = subprocess.run([*command, "--tokens", *map(str, _TOKENS)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"GPTQModel could not read {method}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        raise ReadingRefusedError((done.stderr.strip() or done.stdout.strip()).splitlines()[-1])
     tensors = load_file(out)
     logits = tensors.pop("logits")
     return tensors, logits
@@ -151,8 +155,12 @@ def read_back(
         return
     yield case | findings("numpy", ours, by_numpy(checkpoint, scheme.weight.bits))
     if python is not None:
-        read, logits = by_gptqmodel(checkpoint, method, python)
-        yield case | findings("GPTQModel", ours, read, (logits, dense))
+        try:
+            read, logits = by_gptqmodel(checkpoint, method, python)
+        except ReadingRefusedError as refusal:
+            yield case | {"reader": "GPTQModel", "refused": str(refusal)}
+        else:
+            yield case | findings("GPTQModel", ours, read, (logits, dense))
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -169,6 +177,9 @@ def show(rows: list[dict[str, Any]]) -> None:
     ):
         table.add_column(heading, justify="left" if heading in ("layout", "scheme", "reader") else "right")
     for row in rows:
+        if "refused" in row:
+            table.add_row(row["layout"], row["scheme"], row["reader"], "refused")
+            continue
         logits = (
             (f"{row['logits_relative_rms']:.1e}", f"{row['same_top_token']:.0%}") if "same_top_token" in row else ()
         )
@@ -195,7 +206,7 @@ def main() -> None:
         row for row in rows if row["linears_missing"] or row["bit_equal"] != row["linears"] or row.get("strange_keys")
     ]
     if wrong:
-        raise SystemExit(f"{len(wrong)} of {len(rows)} readings differ")
+        raise SystemExit(f"{len(wrong)} of {len(rows)} readings differ or were refused")
 
 
 if __name__ == "__main__":

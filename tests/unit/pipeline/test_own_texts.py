@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
-from support.tiny_checkpoints import build_tiny_checkpoint
 
 from foveal.compression.calibration import CalibrationSet
 from foveal.compression.recipe import CalibrationPlan
@@ -13,6 +13,7 @@ from foveal.core.errors import ConfigurationError
 from foveal.pipeline import own_texts as module
 from foveal.pipeline.compress import calibration_for
 from foveal.pipeline.own_texts import MAX_OWN_TEXTS, own_texts
+from support.tiny_checkpoints import build_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_calibration_mixes_texts_between_the_pictures_and_at_most_one_for_two(mo
     mixed = calibration_for(CalibrationPlan(samples=16, texts=64), model, cache_dir=tmp_path)
     texts = [number for number, sample in enumerate(mixed.samples) if sample.picture is None]
     assert 0 < len(texts) <= 8
-    assert max(later - earlier for earlier, later in zip(texts, texts[1:], strict=False)) <= 4
+    assert max(later - earlier for earlier, later in itertools.pairwise(texts)) <= 4
     mixed.refuse_unfit()
     pictures = [sample for sample in mixed.samples if sample.picture is not None]
     alone = CalibrationSet.from_rendered_tasks(16)
