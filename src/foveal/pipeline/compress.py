@@ -67,7 +67,7 @@ def calibration_for(
     number = min(plan.texts, with_pictures // 2)
     if model_dir is None or number == 0:
         return pairs
-    return pairs.with_texts(own_texts(model_dir, number, cache_dir=cache_dir))
+    return pairs.with_texts(own_texts(_existing(model_dir), number, cache_dir=cache_dir))
 
 
 def compress_model(job: CompressionJob, on_work: OnWork = lambda what, done, total: None) -> Passport:
@@ -76,9 +76,7 @@ def compress_model(job: CompressionJob, on_work: OnWork = lambda what, done, tot
     Interrupted and called again with the same job, finished blocks are taken up and the result is the same to the bit.
     Raises ConfigurationError, ModelLoadError and ArtifactError (the output exists, the disk is full).
     """
-    source = job.source.expanduser()
-    if not source.is_dir():
-        raise ConfigurationError(f"there is no directory {source}. Compress a checkpoint directory.")
+    source = _existing(job.source)
     if job.output.expanduser().resolve() == source.resolve():
         raise ConfigurationError(f"{source} is both model and output. Choose another output directory.")
     if job.recipe.format not in FORMATS:
@@ -147,6 +145,13 @@ def _refuse_inexpressible(source: Path, recipe: Recipe) -> None:
             shapes[name] = shape
         tables += group.modules[:1] if group.tied or group.component == "embedding" else []
     check_expressible(schemes, recipe.format, embeddings=tables, shapes=shapes)
+
+
+def _existing(model_dir: Path) -> Path:
+    source = model_dir.expanduser()
+    if not source.is_dir():
+        raise ConfigurationError(f"there is no directory {source}. Compress a checkpoint directory.")
+    return source
 
 
 def _clear(staged: StagedDirectory) -> None:
