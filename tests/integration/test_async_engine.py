@@ -251,7 +251,7 @@ async def test_requests_of_a_killed_engine_fail_and_the_engine_comes_back(engine
 
 async def test_a_killed_preprocessing_worker_is_replaced(engine: AsyncEngine) -> None:
     assert engine._pool is not None
-    child = engine._pool._slots[0]._child
+    child = engine._pool._slots[0]._process.child
     assert child is not None
     os.kill(child.pid, signal.SIGKILL)
     async with asyncio.timeout(120):
