@@ -109,11 +109,12 @@ def by_bitsandbytes(checkpoint: Path) -> tuple[Weights, torch.Tensor, list[str]]
     import bitsandbytes
 
     model, info = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
-    read = {
-        name: bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state).float()
-        for name, module in model.named_modules()
-        if isinstance(module, bitsandbytes.nn.Linear4bit)
-    }
+    read = {}
+    for name, module in model.named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            state = module.weight.quant_state
+            state.dtype = torch.float32  # of `dequantize_4bit` alone; the forward pass goes by its input
+            read[name] = bitsandbytes.functional.dequantize_4bit(module.weight.data, state)
     return read, model(torch.tensor([_TOKENS])).logits[0].float(), [*info["missing_keys"], *info["unexpected_keys"]]
 
 
@@ -126,8 +127,7 @@ def findings(
     worst = max(float((read[name].float() - expected[name].float()).abs().max()) for name in expected if name in read)
     row: dict[str, Any] = {
         "reader": reader,
-        "linears": len(read),
-        "linears_missing": sorted(set(ours) - set(read)),
+        "linears": len(ours),
         "bit_equal": sum(torch.equal(read[name], expected[name]) for name in expected if name in read),
         "largest_weight_difference": worst,
     }
@@ -202,11 +202,10 @@ def main() -> None:
             rows += read_back(method, scheme, model, work / "dense", work, options.gptqmodel_python)
     show(rows)
     sys.stdout.write(f"{write_result('peer_layout_readers', rows)}\n")
-    wrong = [
-        row for row in rows if row["linears_missing"] or row["bit_equal"] != row["linears"] or row.get("strange_keys")
-    ]
+    wrong = [row for row in rows if "refused" in row or row["bit_equal"] != row["linears"]]
+    wrong += [row for row in rows if row.get("strange_keys")]
     if wrong:
-        raise SystemExit(f"{len(wrong)} of {len(rows)} readings differ or were refused")
+        raise SystemExit(f"{len(wrong)} of {len(rows)} readings differ, or the reader refused")
 
 
 if __name__ == "__main__":
