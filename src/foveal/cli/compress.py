@@ -56,7 +56,16 @@ def compress(
     texts: Annotated[
         int | None,
         typer.Option(
-            help="Texts without a picture that the model writes itself.  [default: the recipe's]", show_default=False
+            help="Texts without a picture to add, at most one for two pairs.  [default: the recipe's]",
+            show_default=False,
+        ),
+    ] = None,
+    texts_from: Annotated[
+        str | None,
+        typer.Option(
+            help="wiki-summaries (English, fetched once), own (the model writes them), or a text file.  "
+            "[default: the recipe's]",
+            show_default=False,
         ),
     ] = None,
     kept_dtype: Annotated[
@@ -78,11 +87,13 @@ def compress(
     """
     import torch
 
+    from foveal.compression.calibration import CalibrationSample
     from foveal.compression.recipe import CalibrationPlan
     from foveal.core.errors import ConfigurationError
     from foveal.evaluation.text_corpus import evaluation_cache_dir
+    from foveal.pipeline.calibration_texts import calibration_texts
     from foveal.pipeline.compress import CompressionJob, calibration_for, compress_model
-    from foveal.pipeline.recipe_choice import RecipeWish, choose
+    from foveal.pipeline.recipe_choice import PROBED_TEXTS, RecipeWish, choose
 
     if kept_dtype not in ("auto", "float16", "bfloat16", "float32"):
         raise ConfigurationError(f"--kept-dtype is {kept_dtype!r}; it must be auto, float16, bfloat16 or float32")
@@ -101,18 +112,24 @@ def compress(
             source=str(source),
             samples=plan.samples if samples is None else samples,
             texts=plan.texts if texts is None else texts,
+            texts_from=plan.texts_from if texts_from is None else texts_from,
         )
 
     wish = RecipeWish(recipe, budget, memory, token_latency_ms, quality_floor)
     own_pairs = None
-    if wish.is_measured and calibration not in (None, "rendered", "none"):
-        own_pairs = calibration_for(planned(CalibrationPlan()))
+    probed: tuple[CalibrationSample, ...] = ()
+    if wish.is_measured:
+        asked = planned(CalibrationPlan())
+        if calibration not in (None, "rendered", "none"):
+            own_pairs = calibration_for(asked)
+        probed = calibration_texts(asked.texts_from, model, min(asked.texts, PROBED_TEXTS))
     with _bar(console) as bar:
         measuring = bar.add_task("recipe", total=None, visible=wish.is_measured)
         chosen = choose(
             wish,
             model,
             calibration=own_pairs,
+            texts=probed,
             cache_dir=evaluation_cache_dir() / "sensitivity",
             progress=lambda done, total, name: bar.update(
                 measuring, completed=done, total=total, description=f"measuring {name}"

@@ -15,6 +15,8 @@ from foveal.compression.sensitivity_table import KEEP, SensitivityTable
 from foveal.core.errors import ConfigurationError
 from foveal.kernels.quantisation.scheme import LinearScheme, parse_linear
 
+GPTQ_OPTIONS: dict[str, bool | float | str] = {"damping": 0.01, "act_order": True, "observer": "mse"}
+
 __all__ = ["MixedRecipe", "mixed_recipe", "recipe_of"]
 
 
@@ -58,7 +60,7 @@ def mixed_recipe(
 def recipe_of(
     layout: ModelLayout, options: Sequence[Sequence[Option]], allocation: Allocation, name: str = "mixed"
 ) -> MixedRecipe:
-    """The recipe that gives every group its chosen option. Sub-8-bit linears get GPTQ, 8-bit ones plain rounding."""
+    """The recipe that gives every group its chosen option, linears of the language model by GPTQ."""
     chosen = [group[index] for group, index in zip(options, allocation.choice, strict=True)]
     alike: dict[tuple[Component, str, tuple[str, ...], bool], list[tuple[DecisionGroup, Option]]] = {}
     for group, option in zip(layout.groups, chosen, strict=True):
@@ -90,7 +92,8 @@ def _rule(
     reason = f"measured: {damage:.2e} nats per answer token" + (
         f" over {len(members)} layers" if len(members) > 1 else ""
     )
-    rule = Rule(_method(component, scheme), scheme, reason)
+    method = _method(component, scheme)
+    rule = Rule(method, scheme, reason, GPTQ_OPTIONS if method == "gptq" else {})
     if tied:
         return RecipeRule(rule, ("embedding", "head"))
     layers = [group.layer for group, _ in members if group.layer is not None]
@@ -110,5 +113,7 @@ def _method(component: Component, scheme: LinearScheme) -> Method:
         return "nf4"
     if scheme.weight.kind == "float":
         return "fp8"
-    # A table is read row by row and never sees a calibration input.
-    return "gptq" if scheme.weight.bits < 8 and component != "embedding" else "rtn"
+    # A table is read row by row and never sees a calibration input; 8 bits of the tower lose nothing to make up for.
+    return (
+        "gptq" if component in ("attention", "ffn") or (scheme.weight.bits < 8 and component != "embedding") else "rtn"
+    )

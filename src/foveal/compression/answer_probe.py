@@ -30,6 +30,8 @@ class Answers:
 
     kl: float
     """KL(original || this model), with the right pictures."""
+    text_kl: float
+    """The same over questions and passages without a picture; 0 where there are none."""
     dependence: float
     """KL(right picture || other picture) of this model; 0 without pictures."""
 
@@ -65,13 +67,14 @@ class AnswerProbe:
         order = [one for pictures in self._pictures_of_step for number in pictures for one in shown[number]]
         self._right = _rows_by_question(order, right=True)
         self._other = _rows_by_question(order, right=False)
+        self._seeing = _seeing(asked)
         with torch.inference_mode(), self._tower.recording():
             self._place(self._encode())
         with torch.inference_mode(), self._decoder.recording():
             predicted = self._predict()
-        self._original = [predicted[rows] for rows in self._right]
+        self._original = {question: predicted[rows] for question, rows in self._right.items()}
         self.original = self._compare(predicted)
-        self.answer_tokens = sum(len(rows) for rows in self._right)
+        self.answer_tokens = sum(len(rows) for rows in self._right.values())
 
     @torch.inference_mode()
     def ask(self, component: Component, layer: int | None) -> Answers:
@@ -114,10 +117,14 @@ class AnswerProbe:
         return torch.log_softmax(torch.cat(logits), -1)
 
     def _compare(self, predicted: torch.Tensor) -> Answers:
-        right = [predicted[rows] for rows in self._right]
-        kl = [_kl(original, now) for original, now in zip(self._original, right, strict=True)]
-        other = [_kl(now, predicted[rows]) for now, rows in zip(right, self._other, strict=True)] if self._other else []
-        return Answers(_mean(kl), _mean(other))
+        now = {question: predicted[rows] for question, rows in self._right.items()}
+        kl = {question: _kl(self._original[question], found) for question, found in now.items()}
+        other = [_kl(now[question], predicted[rows]) for question, rows in self._other.items()]
+        return Answers(
+            _mean([value for question, value in kl.items() if question in self._seeing]),
+            _mean([value for question, value in kl.items() if question not in self._seeing]),
+            _mean(other),
+        )
 
 
 def _shown(processor: Processor, asked: Sequence[AskedPicture]) -> list[list[_Shown]]:
@@ -153,7 +160,13 @@ def _chunks(shown: Sequence[Sequence[_Shown]]) -> list[list[int]]:
     return chunks
 
 
-def _rows_by_question(order: Sequence[_Shown], *, right: bool) -> list[torch.Tensor]:
+def _seeing(asked: Sequence[AskedPicture]) -> set[int]:
+    """Numbers of the questions that are about a picture."""
+    about = [one.picture is not None for one in asked for _ in one.questions]
+    return {question for question, sees in enumerate(about) if sees}
+
+
+def _rows_by_question(order: Sequence[_Shown], *, right: bool) -> dict[int, torch.Tensor]:
     """Per question its rows among all answer positions; empty if no question is shown that way."""
     rows: dict[int, torch.Tensor] = {}
     start = 0
@@ -162,7 +175,7 @@ def _rows_by_question(order: Sequence[_Shown], *, right: bool) -> list[torch.Ten
         if one.right == right:
             rows[one.question] = torch.arange(start, start + count)
         start += count
-    return [rows[question] for question in sorted(rows)]
+    return {question: rows[question] for question in sorted(rows)}
 
 
 def _kl(reference: torch.Tensor, other: torch.Tensor) -> float:

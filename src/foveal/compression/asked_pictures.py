@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from foveal.compression.calibration import CalibrationSet
+from foveal.compression.calibration import CalibrationSample, CalibrationSet
 from foveal.compression.calibration_fitness import picture_digest
 from foveal.evaluation.tasks.catalogue import FAMILIES, make_item
 
-__all__ = ["AskedPicture", "digest_of", "from_calibration", "from_rendered_tasks"]
+__all__ = ["AskedPicture", "digest_of", "from_calibration", "from_rendered_tasks", "from_texts"]
 
 _FIRST_INDEX = 1_000_000
 """Rendered items from here on: the train split, but no picture that calibration or training draws by default."""
@@ -53,6 +53,11 @@ def from_calibration(calibration: CalibrationSet, pictures: int) -> list[AskedPi
         AskedPicture(sample.picture, sample.task, ((sample.question, sample.answer),))
         for sample in calibration.samples[:pictures]
     ]
+
+
+def from_texts(samples: Sequence[CalibrationSample], *, characters: int = 500) -> list[AskedPicture]:
+    """Samples without a picture, cut short: passages to read, or questions with their answers."""
+    return [AskedPicture(None, "text", ((sample.question, sample.answer[:characters]),)) for sample in samples]
 
 
 def digest_of(asked: Sequence[AskedPicture]) -> str:

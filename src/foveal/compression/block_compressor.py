@@ -20,7 +20,7 @@ from foveal.compression.methods.fp8 import fp8
 from foveal.compression.methods.gptq import gptq
 from foveal.compression.methods.nf4 import nf4
 from foveal.compression.methods.rtn import rtn
-from foveal.compression.recipe import Rule
+from foveal.compression.recipe import METHOD_OPTIONS, Rule
 from foveal.compression.records import BlockResult, LinearRecord
 from foveal.compression.scaling import scale_block, static_input
 from foveal.core.errors import ConfigurationError
@@ -148,7 +148,7 @@ def _gptq_together(works: Mapping[str, LinearWork]) -> dict[str, QuantisedWeight
     """Linears with the same input, scheme and options are one weight for GPTQ: rows never affect each other."""
     groups: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for name, work in works.items():
-        if work.rule.method == "gptq":
+        if _is_compensated(work.rule):
             alone = name if work.scheme.weight.per_tensor else ""
             key = (id(work.statistics), work.scheme.name, tuple(sorted(work.rule.options.items())), alone)
             groups[key].append(name)
@@ -159,7 +159,8 @@ def _gptq_together(works: Mapping[str, LinearWork]) -> dict[str, QuantisedWeight
         inverse = 1 / first.columns
         hessian = first.statistics.hessian * inverse * inverse[:, None]
         together = torch.cat([works[name].weight for name in names])
-        done = gptq(together, hessian, first.scheme.weight, **dict(first.rule.options))
+        options = {key: value for key, value in first.rule.options.items() if key in METHOD_OPTIONS["gptq"]}
+        done = gptq(together, hessian, first.scheme.weight, **options)
         start = 0
         for name in names:
             end = start + len(works[name].weight)
@@ -169,6 +170,10 @@ def _gptq_together(works: Mapping[str, LinearWork]) -> dict[str, QuantisedWeight
             results[name] = QuantisedWeight(done.codes[start:end], scale, zero, first.scheme.weight)
             start = end
     return results
+
+
+def _is_compensated(rule: Rule) -> bool:
+    return rule.method == "gptq" or (rule.method == "smoothquant" and bool(rule.options.get("compensate", True)))
 
 
 def _finish(work: LinearWork, compensated: QuantisedWeight | None, result: BlockResult, source_bytes: int) -> None:
@@ -192,11 +197,11 @@ def _finish(work: LinearWork, compensated: QuantisedWeight | None, result: Block
         taken = fp8(work.weight, scheme)
     elif method == "rtn":
         taken = rtn(work.weight, scheme, **dict(work.rule.options))
-    elif method == "smoothquant":
+    elif method == "smoothquant" and taken is None:
         taken = plain
     assert taken is not None
     loss = work.loss(taken, static)
-    if method in ("gptq", "awq") and loss is not None:
+    if method in ("gptq", "awq", "smoothquant") and loss is not None:
         rounded = work.loss(plain, static)
         assert rounded is not None
         if loss > rounded:
@@ -204,7 +209,7 @@ def _finish(work: LinearWork, compensated: QuantisedWeight | None, result: Block
                 f"{method} lost on held-out inputs ({loss:.3g} against {rounded:.3g}): rounded to nearest"
             )
             taken, loss = plain, rounded
-            method = "rtn" if untouched else method
+            method = "rtn" if untouched and method != "smoothquant" else method
     result.weights[work.name], result.schemes[work.name] = taken, work.scheme
     if static is not None:
         result.static_inputs[work.name] = static

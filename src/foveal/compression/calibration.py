@@ -29,10 +29,11 @@ DEFAULT_PAIRS = 128
 
 @dataclass(frozen=True)
 class CalibrationSample:
-    """One question about a picture (None for text-only models) and its right answer."""
+    """One question about a picture (None: no picture) and its right answer."""
 
     picture: Image.Image | None
     question: str
+    """Empty: the answer is a passage to read, not an answer to anything."""
     answer: str
     task: str = ""
 
@@ -82,7 +83,7 @@ class CalibrationSet:
         ]
         return cls(tuple(samples), f"pairs of {source.name}")
 
-    def with_texts(self, texts: Sequence[CalibrationSample]) -> CalibrationSet:
+    def with_texts(self, texts: Sequence[CalibrationSample], origin: str = "given") -> CalibrationSet:
         """These samples with one of `texts` after every so many: held-out samples are drawn evenly from both."""
         if not texts:
             return self
@@ -92,7 +93,7 @@ class CalibrationSet:
             due = (number + 1) * len(texts) // len(self.samples) - number * len(texts) // len(self.samples)
             first = number * len(texts) // len(self.samples)
             mixed += texts[first : first + due]
-        return CalibrationSet(tuple(mixed), f"{self.kind}, with {len(texts)} texts of the model's own")
+        return CalibrationSet(tuple(mixed), f"{self.kind}, with {len(texts)} texts ({origin})")
 
     @cached_property
     def digest(self) -> str:

@@ -33,13 +33,16 @@ class PreparedSample:
 def prepare_samples(samples: Sequence[CalibrationSample], processor: Processor) -> list[PreparedSample]:
     """As a request would arrive: picture first, then the question; followed by the answer and the end token.
 
-    Models without a chat template get the bare text. Raises InvalidRequestError for a picture the model cannot take.
+    Models without a chat template get the bare text, and so do samples without a question.
+    Raises InvalidRequestError for a picture the model cannot take.
     """
     return [_prepare(sample, processor) for sample in samples]
 
 
 def _prepare(sample: CalibrationSample, processor: Processor) -> PreparedSample:
     images = [] if sample.picture is None else [sample.picture]
+    if not sample.question:
+        return _passage(sample, processor)
     if processor.has_chat_template:
         parts = [{"type": "image"}] * len(images) + [{"type": "text", "text": sample.question}]
         asked = processor.apply_chat_template([{"role": "user", "content": parts}])
@@ -53,3 +56,11 @@ def _prepare(sample: CalibrationSample, processor: Processor) -> PreparedSample:
         image_mask[span.offset : span.end] = True
     answer_mask[asked_length - 1 : length - 1] = True
     return PreparedSample(prompt, image_mask, answer_mask)
+
+
+def _passage(sample: CalibrationSample, processor: Processor) -> PreparedSample:
+    prompt = processor.prepare(sample.answer, [])
+    length = len(prompt.token_ids)
+    answer_mask = np.ones(length, np.bool_)
+    answer_mask[-1] = False
+    return PreparedSample(prompt, np.zeros(length, np.bool_), answer_mask)

@@ -2,7 +2,8 @@
 
 A prompt of a vision-language model is mostly image tokens, and the answer depends on both kinds. Hessian and AWQ loss
 sum over tokens, so the larger crowd wins whether or not the answer hangs on it. MBQ (arXiv 2412.19509) weighs the
-modalities by gradients; here the weight is chosen by what matters in the end: the KL divergence of the answer's tokens.
+modalities by gradients; here the weight is chosen by what matters in the end: the KL divergence of the tokens that
+answer a question about a picture, and of those of texts, each beside what weight 1 makes of it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from foveal.compression.block_compressor import LinearPlan, compress_block, put_
 from foveal.compression.capture import collect_statistics
 from foveal.compression.input_statistics import InputStatistics
 from foveal.compression.model_walk import ModelWalk
+from foveal.compression.prefill import PrefillBatch
 
 __all__ = ["IMAGE_WEIGHTS", "find_image_weight", "probe_positions"]
 
@@ -40,10 +42,12 @@ def find_image_weight(
     *,
     candidates: Sequence[float] = IMAGE_WEIGHTS,
 ) -> tuple[float, dict[float, float]]:
-    """(weight, candidate -> KL in nats per answer token) from rounding a few layers of the decoder on trial.
+    """(weight, candidate -> loss) from rounding a few layers of the decoder on trial.
 
-    `plans` holds one list per decoder layer. The KL is measured on the batches held out, between the answers' next-token
-    distributions of the model as it came and with the trial layers rounded. The model is left as it was.
+    `plans` holds one list per decoder layer. KL is measured on the batches held out, between next-token distributions of
+    the model as it came and with the trial layers rounded: once over answers about pictures, once over texts. The loss is
+    the mean of the two, each as a multiple of what the first candidate makes of it: texts have a hundred times the KL of
+    answers of one word, and would decide alone. The model is left as it was.
     """
     probes = probe_positions(plans)
     if not probes or not any(bool(batch.image_mask.any()) for batch in walk.batches):
@@ -51,7 +55,8 @@ def find_image_weight(
     steps = walk.steps()
     reference = _answer_logits(walk, steps)
     image, text = _statistics(walk, steps, plans, probes)
-    losses = {}
+    about_pictures = torch.cat([_about_pictures(batch) for batch in walk.batches if batch.held_out])
+    divergences = {}
     for weight in candidates:
         blocks = [walk.decoder[at] for at in probes]
         kept = [{name: value.clone() for name, value in block.module.state_dict().items()} for block in blocks]
@@ -60,13 +65,14 @@ def find_image_weight(
             mixed = _mixed(image[at], text[at], weight)
             result = compress_block(block, plans[at], mixed, stored_dtype, source_bytes=4)
             handles += put_in_place(walk.model.hf_model, result)
-        losses[weight] = _divergence(reference, _answer_logits(walk, steps))
+        divergences[weight] = _divergence(reference, _answer_logits(walk, steps), about_pictures)
         for handle in handles:
             handle.remove()
         for block, state in zip(blocks, kept, strict=True):
             block.module.load_state_dict(state)
-    best = min(losses, key=lambda weight: losses[weight])
     first = candidates[0]
+    losses = {weight: _relative(found, divergences[first]) for weight, found in divergences.items()}
+    best = min(losses, key=lambda weight: losses[weight])
     return (best if losses[best] < losses[first] * (1 - _MARGIN) else first), losses
 
 
@@ -114,5 +120,17 @@ def _answer_logits(walk: ModelWalk, steps: Sequence) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def _divergence(reference: torch.Tensor, other: torch.Tensor) -> float:
-    return float((reference.exp() * (reference - other)).sum(-1).mean())
+def _about_pictures(batch: PrefillBatch) -> torch.Tensor:
+    """Per answer token of a batch, whether its sample shows a picture."""
+    flags = [torch.full((int(sample.answer_mask.sum()),), bool(sample.image_mask.any())) for sample in batch.samples]
+    return torch.cat(flags)
+
+
+def _divergence(reference: torch.Tensor, other: torch.Tensor, about_pictures: torch.Tensor) -> list[float]:
+    """Mean KL in nats per token of answers about pictures and of texts; one number where there is one kind only."""
+    found = (reference.exp() * (reference - other)).sum(-1)
+    return [float(found[kind].mean()) for kind in (about_pictures, ~about_pictures) if bool(kind.any())]
+
+
+def _relative(found: Sequence[float], first: Sequence[float]) -> float:
+    return sum(value / max(unit, 1e-12) for value, unit in zip(found, first, strict=True)) / len(first)

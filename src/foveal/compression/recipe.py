@@ -43,7 +43,7 @@ METHOD_OPTIONS: dict[Method, dict[str, type]] = {
     "rtn": {"observer": str},
     "gptq": {"damping": float, "act_order": bool, "block": int, "observer": str},
     "awq": {"grid": int, "clip": bool},
-    "smoothquant": {"alpha": float},
+    "smoothquant": {"alpha": float, "compensate": bool, "damping": float, "act_order": bool, "observer": str},
     "nf4": {},
     "fp8": {},
 }
@@ -125,13 +125,15 @@ class RecipeRule:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationPlan:
-    """Where the image-text pairs come from: `rendered-tasks`, or the path of a JSON Lines file. `texts` more samples are
-    requests without a picture, answered by the model itself (at most one for two pairs)."""
+    """Where the image-text pairs come from: `rendered-tasks`, or the path of a JSON Lines file. To them come `texts`
+    samples without a picture (at most one for two pairs), from `texts_from`: `wiki-summaries` (English, a pinned wheel),
+    `own` (what the model itself answers to requests) or the path of a text file."""
 
     source: str = "rendered-tasks"
     samples: int = 128
     seed: int = 0
     texts: int = 64
+    texts_from: str = "wiki-summaries"
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ class Recipe:
                 "samples": calibration.samples,
                 "seed": calibration.seed,
                 "texts": calibration.texts,
+                "texts_from": calibration.texts_from,
             },
             "objective": {"modality_weight": self.modality_weight},
             "format": self.format,

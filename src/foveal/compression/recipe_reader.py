@@ -186,6 +186,7 @@ def _calibration(section: _Section) -> CalibrationPlan:
         section.take("samples", int, defaults.samples),
         section.take("seed", int, defaults.seed),
         section.take("texts", int, defaults.texts),
+        section.take("texts_from", str, defaults.texts_from),
     )
     section.finish()
     if not 0 <= plan.texts <= MAX_TEXTS:

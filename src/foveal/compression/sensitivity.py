@@ -30,8 +30,8 @@ DEFAULT_CANDIDATES: Mapping[Component, tuple[str, ...]] = {
     "vision": ("int4-g64", "int8"),
     "projector": ("int8",),
     "embedding": ("int8",),
-    "attention": ("int4-g64", "int8"),
-    "ffn": ("int4-g64", "int8"),
+    "attention": ("int4-g32-asym", "int8"),
+    "ffn": ("int4-g32-asym", "int8"),
     "head": ("int8",),
 }
 """Scheme names tried per component. Keeping a group is always possible and needs no measurement."""
@@ -39,7 +39,7 @@ DEFAULT_CANDIDATES: Mapping[Component, tuple[str, ...]] = {
 OnMeasured = Callable[[int, int, str], None]
 """(measurements done, measurements in all, name of the group)."""
 
-_VERSION = 1
+_VERSION = 2
 
 
 def measure_sensitivity(
@@ -111,8 +111,9 @@ def _measure(model: TransformersModel, probe: AnswerProbe, group: DecisionGroup,
         layer=group.layer,
         scheme=scheme.name,
         kl=answers.kl,
+        text_kl=answers.text_kl,
         dependence=answers.dependence,
-        damage=damage_of(answers.kl, answers.dependence, probe.original.dependence),
+        damage=damage_of(answers.kl, answers.text_kl, answers.dependence, probe.original.dependence),
         seconds=round(time.monotonic() - at, 4),
     )
 

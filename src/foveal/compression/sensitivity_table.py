@@ -19,7 +19,7 @@ __all__ = ["KEEP", "Measurement", "SensitivityTable", "damage_of"]
 KEEP = "keep"
 """The label of the option that leaves a group in 16 bits: no damage."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,13 @@ class Measurement:
     layer: int | None
     scheme: str
     kl: float
-    """KL(original || quantised) of next-token distributions over the answers, nats per token."""
+    """KL(original || quantised) of next-token distributions over the answers about pictures, nats per token."""
+    text_kl: float
+    """The same over passages and questions without a picture."""
     dependence: float
     """KL(right picture || other picture) of the quantised model, nats per token."""
     damage: float
-    """`damage_of` the two."""
+    """`damage_of` the three."""
     seconds: float
 
 
@@ -114,12 +116,12 @@ class SensitivityTable:
             raise ConfigurationError(f"sensitivity table {path} cannot be read ({error}). Measure again.") from error
 
 
-def damage_of(kl: float, dependence: float, base_dependence: float) -> float:
-    """How bad a change is, in nats per answer token: what it does to right answers, and to looking at the picture.
+def damage_of(kl: float, text_kl: float, dependence: float, base_dependence: float) -> float:
+    """How bad a change is, in nats per token: to right answers, to ordinary language, and to looking at the picture.
 
-    The second term is base_dependence x b^2, where b is the share of the picture's influence that was lost: nothing for
+    The last term is base_dependence x b^2, where b is the share of the picture's influence that was lost: nothing for
     a small wobble, as KL itself is quadratic, and the whole base_dependence for a model that has gone blind, however
     well it still guesses answers.
     """
     lost = max(0.0, 1.0 - dependence / base_dependence) if base_dependence > 0 else 0.0
-    return kl + base_dependence * lost**2
+    return kl + text_kl + base_dependence * lost**2

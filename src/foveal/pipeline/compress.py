@@ -26,8 +26,8 @@ from foveal.compression.recipe import FORMATS, CalibrationPlan, Format, Recipe
 from foveal.compression.recipe_resolution import resolve
 from foveal.core.errors import ConfigurationError
 from foveal.pipeline.artefact_passport import make_passport
+from foveal.pipeline.calibration_texts import calibration_texts
 from foveal.pipeline.model_skeleton import load_skeleton
-from foveal.pipeline.own_texts import own_texts
 from foveal.pipeline.reload_check import check_reload
 
 __all__ = ["CompressionJob", "OnWork", "calibration_for", "compress_model"]
@@ -54,7 +54,7 @@ class CompressionJob:
 def calibration_for(
     plan: CalibrationPlan, model_dir: Path | None = None, *, cache_dir: Path | None = None
 ) -> CalibrationSet:
-    """The rendered tasks, or a JSON Lines file cut to the plan's number; and texts, where a model is given to write them.
+    """The rendered tasks, or a JSON Lines file cut to the plan's number; and texts, where a model is given.
 
     Raises ConfigurationError and what loading the model raises.
     """
@@ -67,7 +67,8 @@ def calibration_for(
     number = min(plan.texts, with_pictures // 2)
     if model_dir is None or number == 0:
         return pairs
-    return pairs.with_texts(own_texts(_existing(model_dir), number, cache_dir=cache_dir))
+    texts = calibration_texts(plan.texts_from, _existing(model_dir), number, cache_dir=cache_dir)
+    return pairs.with_texts(texts, Path(plan.texts_from).name)
 
 
 def compress_model(job: CompressionJob, on_work: OnWork = lambda what, done, total: None) -> Passport:

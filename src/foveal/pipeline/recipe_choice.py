@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import numpy as np
 
 from foveal.artifacts.model_files import source_digest
 from foveal.compression.allocation_recipe import mixed_recipe
-from foveal.compression.asked_pictures import AskedPicture, from_calibration, from_rendered_tasks
+from foveal.compression.asked_pictures import AskedPicture, from_calibration, from_rendered_tasks, from_texts
 from foveal.compression.auto import Machine, Needs, choose_recipe
 from foveal.compression.budget import parse_budget
-from foveal.compression.calibration import CalibrationSet
+from foveal.compression.calibration import CalibrationSample, CalibrationSet
 from foveal.compression.groups import layout_of
 from foveal.compression.recipe import Recipe
 from foveal.compression.recipe_presets import AUTO, load_recipe
@@ -21,9 +22,11 @@ from foveal.compression.sensitivity import OnMeasured, measure_sensitivity
 from foveal.core.errors import ConfigurationError
 from foveal.models.loading import load_model, load_processor
 
-__all__ = ["ChosenRecipe", "RecipeWish", "choose"]
+__all__ = ["PROBED_TEXTS", "ChosenRecipe", "RecipeWish", "choose"]
 
 _PICTURES = 8
+PROBED_TEXTS = 4
+"""Texts that sensitivity is measured on beside the pictures, at most."""
 _BANDWIDTH_BYTES = 256 << 20
 
 
@@ -56,10 +59,12 @@ def choose(
     model_dir: Path,
     *,
     calibration: CalibrationSet | None = None,
+    texts: Sequence[CalibrationSample] = (),
     cache_dir: Path | None = None,
     progress: OnMeasured | None = None,
 ) -> ChosenRecipe:
-    """Presets and files are read; `auto` is measured on the first pictures of `calibration`, or on rendered ones.
+    """Presets and files are read; `auto` is measured on the first pictures of `calibration`, or on rendered ones, and on
+    the first of `texts`.
 
     Raises ConfigurationError for wishes that contradict each other or cannot be met.
     """
@@ -76,7 +81,7 @@ def choose(
     table = measure_sensitivity(
         model,
         load_processor(model_dir),
-        _asked(calibration, model.spec.supports_images),
+        _asked(calibration, model.spec.supports_images) + from_texts(texts[:PROBED_TEXTS]),
         source_digest=source_digest(model_dir),
         layout=layout,
         progress=progress,

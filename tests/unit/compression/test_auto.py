@@ -56,7 +56,7 @@ def _table(scale: float = 1.0) -> SensitivityTable:
         hurt = scale * 0.01 / (1 + (group.layer or 0)) * (5 if group.component in ("projector", "embedding") else 1)
         for scheme, share in (("int4-g64", 1.0), ("int8", 0.01)):
             rows.append(
-                Measurement(group.name, group.component, group.layer, scheme, hurt * share, 4.0, hurt * share, 0.1)
+                Measurement(group.name, group.component, group.layer, scheme, hurt * share, 0.0, 4.0, hurt * share, 0.1)
             )
     return SensitivityTable("model", "samples", 16, 60, 4.0, tuple(rows), 1.0)
 

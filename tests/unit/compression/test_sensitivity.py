@@ -95,7 +95,8 @@ def test_fewer_bits_do_more_damage(family: str) -> None:
         candidates={"attention": ("int8", "int3"), "ffn": ("int8", "int3"), "embedding": ("int8", "int3")},
     )
     by_scheme = {
-        scheme: sum(one.kl for one in table.measurements if one.scheme == scheme) for scheme in ("int8", "int3")
+        scheme: sum(one.kl + one.text_kl for one in table.measurements if one.scheme == scheme)
+        for scheme in ("int8", "int3")
     }
     assert 0 < 20 * by_scheme["int8"] < by_scheme["int3"]
 
@@ -119,14 +120,14 @@ def test_a_model_gone_blind_is_seen_whatever_it_answers() -> None:
             parameter.zero_()
     blind = probe.ask("projector", None)
     assert blind.dependence == pytest.approx(0.0, abs=1e-6)
-    damage = damage_of(0.0, blind.dependence, probe.original.dependence)
+    damage = damage_of(0.0, 0.0, blind.dependence, probe.original.dependence)
     assert damage == pytest.approx(probe.original.dependence, rel=1e-4)
 
 
 def test_a_small_loss_of_dependence_weighs_little_and_a_gain_nothing() -> None:
-    assert damage_of(0.1, 3.96, 4.0) == pytest.approx(0.1 + 4 * 0.01**2)
-    assert damage_of(0.1, 5.0, 4.0) == 0.1
-    assert damage_of(0.1, 0.0, 0.0) == 0.1
+    assert damage_of(0.06, 0.04, 3.96, 4.0) == pytest.approx(0.1 + 4 * 0.01**2)
+    assert damage_of(0.1, 0.0, 5.0, 4.0) == 0.1
+    assert damage_of(0.1, 0.0, 0.0, 0.0) == 0.1
 
 
 def test_a_text_only_model_has_damage_without_dependence() -> None:
@@ -134,7 +135,8 @@ def test_a_text_only_model_has_damage_without_dependence() -> None:
     assert probe.original.dependence == 0.0
     group = layout_of(model.hf_model).groups[1]
     with rounded(model, group, parse_linear("int3")):
-        assert probe.ask(group.component, group.layer).kl > 0
+        found = probe.ask(group.component, group.layer)
+        assert found.text_kl > 0 == found.kl
 
 
 def test_a_table_is_measured_once(tmp_path: Path) -> None:

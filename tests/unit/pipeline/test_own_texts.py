@@ -45,7 +45,7 @@ def test_requests_differ_and_more_than_there_are_is_an_error(model: Path) -> Non
 
 
 def test_calibration_mixes_texts_between_the_pictures_and_at_most_one_for_two(model: Path, tmp_path: Path) -> None:
-    mixed = calibration_for(CalibrationPlan(samples=16, texts=64), model, cache_dir=tmp_path)
+    mixed = calibration_for(CalibrationPlan(samples=16, texts=64, texts_from="own"), model, cache_dir=tmp_path)
     texts = [number for number, sample in enumerate(mixed.samples) if sample.picture is None]
     assert 0 < len(texts) <= 8
     assert max(later - earlier for earlier, later in itertools.pairwise(texts)) <= 4

@@ -12,6 +12,7 @@ import torch
 
 from foveal.core.errors import ConfigurationError
 from foveal.kernels.quantisation.affine import QuantisedWeight, find_scales
+from foveal.kernels.quantisation.observers import Observer
 from foveal.kernels.quantisation.scheme import WeightScheme
 
 __all__ = ["gptq", "inverse_factor"]
@@ -27,14 +28,15 @@ def gptq(
     damping: float = 0.01,
     act_order: bool = False,
     block: int = 128,
-    observer: str = "minmax",
+    observer: Observer = "minmax",
 ) -> QuantisedWeight:
     """Weight [out, in] and 2/N X^T X [in, in] -> codes that minimise the output error. Computes in `hessian`'s dtype.
 
     `damping` is added to the diagonal as a share of its mean. Without `act_order`, scales of a group are chosen when its
     first column is reached, from the weights as compensated so far. With it, columns go from the most to the least
     active, and scales are those of the original groups ("static": no g_idx is stored, any reader can load it). `block`
-    columns are updated at once before the rest (lazy); it does not change the result.
+    columns are updated at once before the rest (lazy); it does not change the result. With observer `mse`, the range of
+    a group is the one with the least squared error, each column weighted by its share of the Hessian's diagonal.
     Raises ConfigurationError for schemes that are not integers.
     """
     if scheme.kind != "int":
@@ -47,7 +49,7 @@ def gptq(
     dynamic = not act_order and scheme.group is not None
     order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if act_order else torch.arange(columns)
     factor = inverse_factor(hessian[order][:, order], damping)
-    grid = _Grid.of(original, scheme, observer)
+    grid = _Grid.of(original, scheme, observer, hessian.diagonal())
     weight = weight[:, order]
     codes = torch.empty(rows, columns, dtype=torch.int32)
     for start in range(0, columns, block):
@@ -61,7 +63,7 @@ def gptq(
                 beyond = max(0, place + group - end)
                 if beyond and column > start:
                     current[:, -beyond:] -= errors[:, : column - start] @ factor[start:column, end : end + beyond]
-                grid.choose(place // group, current, observer)
+                grid.choose(place // group, current)
             value = weight[:, column]
             code, rounded = grid.round(value, place // group)
             codes[:, place] = code
@@ -105,20 +107,26 @@ class _Grid:
     scheme: WeightScheme
     scale: torch.Tensor
     zero_point: torch.Tensor | None
+    observer: Observer
+    importance: torch.Tensor
+    """[in], of the columns in their stored order."""
 
     @classmethod
-    def of(cls, weight: torch.Tensor, scheme: WeightScheme, observer: str) -> _Grid:
-        scale, zero_point = find_scales(weight, scheme, observer=observer)
-        return cls(scheme, scale.clone(), None if zero_point is None else zero_point.clone())
+    def of(cls, weight: torch.Tensor, scheme: WeightScheme, observer: Observer, importance: torch.Tensor) -> _Grid:
+        scale, zero_point = find_scales(weight, scheme, observer=observer, importance=importance)
+        return cls(scheme, scale.clone(), None if zero_point is None else zero_point.clone(), observer, importance)
 
     @property
     def code_dtype(self) -> torch.dtype:
         return torch.int8 if self.scheme.symmetric else torch.uint8
 
-    def choose(self, group: int, weight: torch.Tensor, observer: str) -> None:
+    def choose(self, group: int, weight: torch.Tensor) -> None:
         """Scales of one group from its weights [out, group]."""
         alone = replace(self.scheme, group_size=None)
-        scale, zero_point = find_scales(weight.float(), alone, observer=observer)
+        columns = slice(group * weight.shape[1], (group + 1) * weight.shape[1])
+        scale, zero_point = find_scales(
+            weight.float(), alone, observer=self.observer, importance=self.importance[columns]
+        )
         self.scale[:, group] = scale[:, 0]
         if self.zero_point is not None and zero_point is not None:
             self.zero_point[:, group] = zero_point[:, 0]
