@@ -1,4 +1,8 @@
-"""GPTQ layout, version 1 (AutoGPTQ, GPTQModel, vLLM): one bit width and group size for the whole checkpoint."""
+"""GPTQ layout (AutoGPTQ, GPTQModel, vLLM): one bit width and group size for the whole checkpoint.
+
+Symmetric weights are written in version 1, which every reader takes. Asymmetric ones need version 2: version 1 stores zero
+points less one, has no value for 0, and GPTQModel refuses it for them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from foveal.compression.formats.single_scheme import refuse_mixed, refuse_undivi
 from foveal.compression.formats.targets import match_expressions
 from foveal.kernels.quantisation.affine import QuantisedWeight
 from foveal.kernels.quantisation.layouts import to_gptq
+from foveal.kernels.quantisation.scheme import WeightScheme
 
 __all__ = ["GptqFormat"]
 
@@ -38,14 +43,9 @@ class GptqFormat:
 
     def refuse_weight(self, module: str, weight: QuantisedWeight) -> None:
         refuse_wide_scales(self.name, module, weight)
-        if weight.zero_point is not None and (weight.zero_point == 0).any():
-            found = "asymmetric with a zero point of 0"
-            raise not_expressible(
-                self.name, module, found, "zero points from 1 (version 1 stores them less one)", _REMEDY
-            )
 
     def tensors(self, item: StoredItem) -> dict[str, torch.Tensor]:
-        packed = to_gptq(item.weight)
+        packed = to_gptq(item.weight, version=_version(item.weight.scheme))
         return {field.name: getattr(packed, field.name) for field in fields(packed)}
 
     def twin_tensors(self, item: StoredItem) -> dict[str, torch.Tensor]:
@@ -56,7 +56,7 @@ class GptqFormat:
         kept = match_expressions({"kept": request.kept}, [*request.schemes, *request.others])["kept"]
         return {
             "quant_method": "gptq",
-            "checkpoint_format": "gptq",
+            "checkpoint_format": "gptq" if _version(weight) == 1 else "gptq_v2",
             "bits": weight.bits,
             "group_size": -1 if weight.group is None else weight.group,
             "sym": weight.symmetric,
@@ -64,3 +64,7 @@ class GptqFormat:
             "lm_head": any(name.endswith("lm_head") for name in request.schemes),
             "dynamic": {f"-:{expression.removeprefix('re:')}": {} for expression in kept},
         }
+
+
+def _version(scheme: WeightScheme) -> int:
+    return 1 if scheme.symmetric else 2

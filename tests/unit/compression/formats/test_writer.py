@@ -177,14 +177,15 @@ def test_a_static_scheme_needs_its_range(tmp_path):
         write_checkpoint(*arguments, static_inputs={MODULE: StaticInput(torch.ones(1))})
 
 
-def test_gptq_version_1_refuses_a_zero_point_of_0_before_writing(tmp_path):
-    scheme = parse_linear("int4-g32-asym")
-    positive = quantise(torch.rand(96, 64) + 1, scheme.weight)
-    with pytest.raises(ConfigurationError, match="zero point of 0"):
-        write_checkpoint(
-            tiny_checkpoint("llava"), tmp_path / "out", {MODULE: positive}, {MODULE: scheme}, format="gptq"
-        )
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize(("scheme", "layout"), [("int4-g32", "gptq"), ("int4-g32-asym", "gptq_v2")])
+def test_gptq_keeps_version_1_for_symmetric_weights_and_any_zero_point_in_version_2(tmp_path, scheme, layout):
+    linear = parse_linear(scheme)
+    positive = quantise(torch.rand(96, 64) + 1, linear.weight)
+    source, output = tiny_checkpoint("llava"), tmp_path / "out"
+    write_checkpoint(source, output, {MODULE: positive}, {MODULE: linear}, format="gptq")
+    assert json.loads((output / "config.json").read_text())["quantization_config"]["checkpoint_format"] == layout
+    loaded = load_model(output, dtype="float32", decoder="hf").hf_model.get_submodule(MODULE)
+    torch.testing.assert_close(loaded.weight.data, positive.dequantise(), rtol=0, atol=0)
 
 
 def test_linears_that_stay_are_named_in_every_format(tmp_path):
