@@ -23,9 +23,9 @@ from foveal.core.model_spec import ModelSpec
 __all__ = ["EXPECTED_QUALITY", "Choice", "Machine", "Needs", "choose_recipe"]
 
 EXPECTED_QUALITY: dict[str, tuple[float, str]] = {
-    "w8a16": (0.995, "8-bit weights lose at most 0.5 points in every published VLM table"),
-    "w8a8": (0.995, "SmoothQuant, arXiv 2211.10438: negligible loss at W8A8"),
-    "vlm-mixed": (0.985, "4 bits on feed-forward layers only: between the 8-bit and the 4-bit figures"),
+    "w8a16": (0.995, "assumed, not published: what the gate allows 8-bit weights to lose"),
+    "w8a8": (0.995, "assumed: SmoothQuant (arXiv 2211.10438) calls its loss negligible, and the gate allows as much"),
+    "vlm-mixed": (0.988, "assumed: 4 bits on feed-forward layers only, halfway between the 8-bit and the AWQ figure"),
     "w4a16-awq": (0.982, "worst of AWQ's VILA-1.5 results: SEED 60.9 becomes 59.8"),
     "w4a16-gptq": (0.936, "worst published for Qwen2-VL-2B: MMMU 41.88 becomes 39.22"),
 }

@@ -101,12 +101,17 @@ def refuse_pictures(pictures: Sequence[Image.Image]) -> None:
 
 
 def refuse_texts(tasks: Sequence[str], questions: Sequence[str]) -> None:
-    """Raises CalibrationUnfitError for too few pairs or one task only (judged by questions where no task is named)."""
+    """Raises CalibrationUnfitError for too few pairs or one task only (judged by questions where no task is named).
+
+    Passages, which have no question, are of no task.
+    """
     if len(questions) < MIN_PAIRS:
         raise CalibrationUnfitError(
             f"there are {len(questions)} calibration pairs; at least {MIN_PAIRS} are needed, 100 to 200 are good. "
             "Add pairs, or use the rendered tasks."
         )
+    asked = [(task, question) for task, question in zip(tasks, questions, strict=True) if question]
+    tasks, questions = [task for task, _ in asked], [question for _, question in asked]
     if any(tasks):
         if len(set(tasks)) == 1:
             raise CalibrationUnfitError(

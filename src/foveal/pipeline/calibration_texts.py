@@ -26,7 +26,7 @@ def calibration_texts(
 ) -> tuple[CalibrationSample, ...]:
     """`number` samples without a picture. `source` as in CalibrationPlan.texts_from.
 
-    Of the summaries only the second half is used: perplexity is measured on their beginning. Raises ConfigurationError
+    Of the summaries the first quarter is left out: perplexity is measured on their beginning. Raises ConfigurationError
     for a file that cannot be read or is too short, PinnedSourceError where the summaries cannot be fetched.
     """
     if number < 1:
@@ -35,7 +35,7 @@ def calibration_texts(
         return own_texts(model_dir, number, cache_dir=cache_dir)
     if source == WIKI_SUMMARIES:
         text = read_text(fetch_wiki_summaries(cache_dir))
-        text = text[len(text) // 2 :]
+        text = text[len(text) // 4 :]
     else:
         text = read_text(Path(source).expanduser())
     return tuple(CalibrationSample(None, "", passage, "text") for passage in passages(text, number, source))

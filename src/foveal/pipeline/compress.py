@@ -25,6 +25,7 @@ from foveal.compression.groups import fitting, layout_of
 from foveal.compression.recipe import FORMATS, CalibrationPlan, Format, Recipe
 from foveal.compression.recipe_resolution import resolve
 from foveal.core.errors import ConfigurationError
+from foveal.models.registry import family_of
 from foveal.pipeline.artefact_passport import make_passport
 from foveal.pipeline.calibration_texts import calibration_texts
 from foveal.pipeline.model_skeleton import load_skeleton
@@ -56,8 +57,13 @@ def calibration_for(
 ) -> CalibrationSet:
     """The rendered tasks, or a JSON Lines file cut to the plan's number; and texts, where a model is given.
 
-    Raises ConfigurationError and what loading the model raises.
+    A model that reads text only gets texts in place of rendered tasks. Raises ConfigurationError and what loading the
+    model raises.
     """
+    if plan.source == "rendered-tasks" and model_dir is not None and not _sees(_existing(model_dir)):
+        number = max(plan.samples, plan.texts)
+        texts = calibration_texts(plan.texts_from, model_dir, number, cache_dir=cache_dir)
+        return CalibrationSet(texts, f"{len(texts)} texts ({Path(plan.texts_from).name})")
     if plan.source == "rendered-tasks":
         pairs = CalibrationSet.from_rendered_tasks(plan.samples, seed=plan.seed)
     else:
@@ -131,6 +137,10 @@ def compress_model(job: CompressionJob, on_work: OnWork = lambda what, done, tot
         staged.publish()
     on_work("done", last + _AFTER_BLOCKS, last + _AFTER_BLOCKS)
     return passport
+
+
+def _sees(model_dir: Path) -> bool:
+    return family_of(load_skeleton(model_dir).config.model_type).supports_images
 
 
 def _refuse_inexpressible(source: Path, recipe: Recipe) -> None:

@@ -36,7 +36,7 @@ _MAX_TOKENS = 96
 
 
 def own_texts(model_dir: Path, number: int, *, cache_dir: Path | None = None) -> tuple[CalibrationSample, ...]:
-    """`number` requests with the model's own answers, task "text"; kept in `cache_dir` by the model's digest.
+    """`number` requests with the model's own answers; kept in `cache_dir` by the model's digest.
 
     Requests that the model answers with nothing are left out. Raises ConfigurationError for more than MAX_OWN_TEXTS, and
     what loading raises.
@@ -56,7 +56,7 @@ def own_texts(model_dir: Path, number: int, *, cache_dir: Path | None = None) ->
         answers = [response.answer for response in responses]
         _write(path, answers)
     pairs = zip(_requests(number), answers, strict=True)
-    return tuple(CalibrationSample(None, request, answer, "text") for request, answer in pairs if answer)
+    return tuple(CalibrationSample(None, request, answer) for request, answer in pairs if answer)
 
 
 def _requests(number: int) -> list[str]:
