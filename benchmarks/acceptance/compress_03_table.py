@@ -17,7 +17,7 @@ from harness_path import ROOT
 
 
 def accepted(row: dict[str, Any]) -> bool:
-    return bool(row["proof"]["verdict"]["accepted"])
+    return bool(row.get("full_proof", row["proof"])["verdict"]["accepted"])
 
 
 def main() -> None:
