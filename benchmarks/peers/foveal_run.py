@@ -21,7 +21,11 @@ from foveal.compression.formats.writer import write_checkpoint
 from foveal.compression.recipe import Recipe
 from foveal.compression.recipe_reader import recipe_from
 
-_OPTIONS = {"gptq": {"damping": 0.01, "act_order": True}, "awq": {"grid": 20, "clip": True}, "rtn": {}}
+_OPTIONS = {
+    "gptq": {"damping": 0.01, "act_order": True, "observer": "mse"},
+    "awq": {"grid": 20, "clip": True},
+    "rtn": {},
+}
 
 
 def text_recipe(method: str, bits: int, group: int) -> Recipe:

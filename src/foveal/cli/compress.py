@@ -46,7 +46,7 @@ def compress(
         str | None,
         typer.Option(
             help="rendered (our drawn tasks), none, or a file with one {image, question, answer} per line.  "
-            "[default: the recipe's]",
+            "[default: the recipe's, none where no method needs data]",
             show_default=False,
         ),
     ] = None,
@@ -139,7 +139,9 @@ def compress(
         wanted = replace(chosen.recipe, calibration=plan, format=checkpoint_format or chosen.recipe.format)  # type: ignore[arg-type]
         for line in (*chosen.reasons, *wanted.warnings):
             bar.console.print(line, style="dim", highlight=False, soft_wrap=True)
-        pairs = None if calibration == "none" else calibration_for(plan, model)
+        # Without need for data it would only measure each layer's loss, at ten times the time: on request.
+        idle = not wanted.needs_calibration and (calibration, samples, texts, texts_from) == (None,) * 4
+        pairs = None if calibration == "none" or idle else calibration_for(plan, model)
         job = CompressionJob(
             model,
             wanted,

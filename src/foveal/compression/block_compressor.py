@@ -28,7 +28,7 @@ from foveal.kernels.quantisation.affine import QuantisedWeight
 from foveal.kernels.quantisation.scheme import LinearScheme
 from foveal.models.quantised.input_rounding import InputRounding
 
-__all__ = ["LinearPlan", "compress_block", "kept_record", "needs_inputs", "put_in_place", "sqnr_db"]
+__all__ = ["LinearPlan", "compress_block", "kept_record", "put_in_place", "sqnr_db"]
 
 # Clipping q and k hurts where it shows least in their own output: in the products of the two.
 _NEVER_CLIPPED = ("q_proj", "k_proj", "qkv")
@@ -41,14 +41,6 @@ class LinearPlan:
     name: str
     component: Component
     rule: Rule
-
-
-def needs_inputs(rule: Rule) -> bool:
-    """Whether calibration data is required, not only useful for measuring the loss."""
-    if rule.scheme is None:
-        return False
-    static = rule.scheme.activation is not None and not rule.scheme.activation.dynamic
-    return rule.method in ("gptq", "awq", "smoothquant") or static
 
 
 def compress_block(

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from foveal.artifacts.model_files import source_digest
-from foveal.compression.block_compressor import needs_inputs
 from foveal.compression.block_files import BlockFiles
 from foveal.compression.calibration import CalibrationSet
 from foveal.compression.calibration_inputs import prepare_samples
@@ -112,7 +111,7 @@ def _batches(model_dir: str | Path, calibration: CalibrationSet) -> tuple[list[P
 
 
 def _refuse_without_data(rules: Mapping[str, Rule]) -> None:
-    needing = next((name for name, rule in rules.items() if needs_inputs(rule)), None)
+    needing = next((name for name, rule in rules.items() if rule.needs_inputs), None)
     if needing is not None:
         raise ConfigurationError(
             f"method {rules[needing].method} for {needing} needs calibration data, and there is none. Give image-text "

@@ -86,6 +86,14 @@ class Rule:
     reason: str
     options: Mapping[str, OptionValue] = field(default_factory=dict, hash=False)
 
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether calibration data is required, not only useful for measuring the loss."""
+        if self.scheme is None:
+            return False
+        static = self.scheme.activation is not None and not self.scheme.activation.dynamic
+        return self.method in ("gptq", "awq", "smoothquant") or static
+
     def same_decision(self, other: Rule) -> bool:
         """Equal but for the reason given."""
         return (self.method, self.scheme, dict(self.options)) == (other.method, other.scheme, dict(other.options))
@@ -156,6 +164,10 @@ class Recipe:
             if candidate.matches(name, component, layer):
                 return candidate.rule
         return Rule("keep", None, f"no rule of recipe {self.name} matches it")
+
+    @property
+    def needs_calibration(self) -> bool:
+        return any(candidate.rule.needs_inputs for candidate in self.rules)
 
     @property
     def warnings(self) -> tuple[str, ...]:
