@@ -5,7 +5,6 @@ python -m foveal.pipeline.reload_check DIRECTORY LOGITS.npy
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -19,12 +18,12 @@ from foveal.core.errors import FovealError, ModelLoadError
 from foveal.evaluation.model import Prompt
 from foveal.models.language_model import TransformersModel
 from foveal.models.loading import load_model, load_processor
+from foveal.pipeline.fresh_process import run_fresh
 from foveal.pipeline.prompt_preparation import prepare_prompt
 from foveal.pipeline.verified_decoding import VerifiedDecoder
 
 __all__ = ["check_reload"]
 
-_TIMEOUT_S = 1800
 _SIDE = 64
 TOLERANCE = 1e-3
 """Largest difference of logits, as a share of the largest logit; one checkpoint on one machine should give zero."""
@@ -39,11 +38,7 @@ def check_reload(directory: Path, result: CompressionResult) -> None:
     del model
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "logits.npy"
-        command = [sys.executable, "-m", "foveal.pipeline.reload_check", str(directory), str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
-        if done.returncode:
-            told = " ".join(done.stderr.strip().splitlines()[-1:]) or f"exit status {done.returncode}"
-            raise ModelLoadError(f"{directory} does not load in a fresh process: {told.removeprefix('error: ')}")
+        run_fresh(__name__, str(directory), str(target), failure=f"{directory} does not load in a fresh process")
         there = np.load(target)
     if not np.isfinite(there).all():
         raise ModelLoadError(f"{directory} gives logits that are not finite. Compress with another recipe.")

@@ -1,40 +1,34 @@
 """What a model costs to run, in a process of its own: peak memory is a process's, and a fresh one proves that it loads.
 
-python -m foveal.pipeline.running_cost DIRECTORY
+python -m foveal.pipeline.running_cost DIRECTORY DTYPE
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from foveal.core.errors import FovealError, ModelLoadError
+from foveal.core.errors import FovealError
 from foveal.evaluation.evaluation_result import Speed
 from foveal.evaluation.model import Running
+from foveal.pipeline.fresh_process import run_fresh
 
-__all__ = ["measure_running"]
+__all__ = ["measure_running", "peak_memory_bytes"]
 
 REPEATS = 3
 DECODED_TOKENS = 24
 QUESTION = "What is in the image? Describe every thing that you see, its shape, its colour and where it is. " * 4
 PICTURE_SIDE = 224
-_TIMEOUT_S = 1800
 
 
 def measure_running(directory: Path, *, dtype: str = "auto") -> Running:
     """Start the process and read what it measured. Raises ModelLoadError with its last words when it fails."""
-    command = [sys.executable, "-m", "foveal.pipeline.running_cost", str(directory), dtype]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
-    if done.returncode:
-        told = " ".join(done.stderr.strip().splitlines()[-1:]) or f"exit status {done.returncode}"
-        raise ModelLoadError(f"{directory} does not run in a fresh process: {told.removeprefix('error: ')}")
-    figures = json.loads(done.stdout.splitlines()[-1])
+    failure = f"{directory} does not run in a fresh process"
+    figures = json.loads(run_fresh(__name__, str(directory), dtype, failure=failure).splitlines()[-1])
     speed = Speed(
         encode_ms=figures["encode_ms"],
         prefill_tok_s=figures["prefill_tok_s"],
@@ -67,8 +61,15 @@ def _measure(directory: Path, dtype: str) -> dict[str, float]:
         "encode_ms": encode_s * 1e3,
         "prefill_tok_s": len(drafted.prompt.token_ids) / max(one_s - encode_s, 1e-9),
         "decode_tok_s": DECODED_TOKENS / max(all_s - one_s, 1e-9),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def peak_memory_bytes() -> int:
+    """Most memory that this process ever held. Not `ru_maxrss`: a new process begins with its parent's peak there."""
+    status = Path("/proc/self/status").read_text()
+    [kilobytes] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return 1024 * int(kilobytes)
 
 
 class _Endless:
@@ -96,7 +97,7 @@ def _median_s(action: Callable[[], object]) -> float:
 
 def main() -> None:
     try:
-        figures = _measure(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "auto")
+        figures = _measure(Path(sys.argv[1]), sys.argv[2])
     except FovealError as error:
         sys.exit(f"error: {error}")
     print(json.dumps(figures))
