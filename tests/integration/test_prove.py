@@ -20,9 +20,10 @@ from foveal.artifacts.verification import require_accepted
 from foveal.compression.calibration import CalibrationSet
 from foveal.compression.recipe_presets import load_recipe
 from foveal.compression.records import CompressionResult
-from foveal.core.errors import VerdictError
+from foveal.core.errors import ConfigurationError, VerdictError
 from foveal.evaluation.suite import Suite
 from foveal.pipeline import compress as compress_module
+from foveal.pipeline import prove as prove_module
 from foveal.pipeline.compress import CompressionJob, compress_model
 from foveal.pipeline.prove import Proof, prove
 from support.provable_model import LIMITS, SelfSuite, build_provable_checkpoint
@@ -111,8 +112,6 @@ def test_the_base_is_measured_once_for_all_candidates(
 ) -> None:
     judged(honest)
     measured: list[Path] = []
-    from foveal.pipeline import prove as prove_module
-
     sound = prove_module.evaluate_model
     monkeypatch.setattr(
         prove_module, "evaluate_model", lambda path, *a, **k: measured.append(path) or sound(path, *a, **k)
@@ -237,9 +236,15 @@ def test_calibration_on_noise_is_refused_by_compression_and_by_the_gate(
     assert any(reason.startswith("calibration: unfit") for reason in verdict.reasons)
 
 
-def test_a_candidate_that_does_not_load_is_rejected_and_not_an_error(
-    judged: Prover, base: Path, tmp_path: Path
+def test_a_candidate_that_is_no_directory_is_an_error_and_no_verdict(judged: Prover, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no directory"):
+        judged(tmp_path / "typo")
+
+
+def test_a_candidate_that_does_not_load_is_rejected_before_the_base_is_measured(
+    judged: Prover, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(prove_module, "_base", None)
     directory = _copy(base, tmp_path / "unloadable")
     weights = next(directory.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-100])

@@ -64,7 +64,8 @@ def require_accepted(passport: Passport, directory: Path) -> None:
             f"the verdict in {directory} is about passport {verdict.get('passport_digest')}", passport.digest, prove
         )
     if verdict.get("accepted") is not True:
-        reasons = "; ".join(str(reason) for reason in verdict.get("reasons") or ()) or "no reason is recorded"
+        stated = verdict.get("reasons")  # not covered by the digest: anything may stand there
+        reasons = "; ".join(map(str, stated)) if isinstance(stated, list) and stated else "no reason is recorded"
         raise VerdictError(
             f"{directory} was rejected by the quality gate ({reasons})",
             "an accepting verdict",

@@ -40,6 +40,7 @@ def evaluate(
 
     if threads is not None:
         torch.set_num_threads(threads)
+    suite_flags.refuse_unwritable(output)
     progress = Console(stderr=True)
     suite = suite_flags.make_suite(quick, seed, easy_vqa, text, cache_dir, progress)
     with suite_flags.stages(progress) as on_stage:

@@ -14,7 +14,8 @@ __all__ = ["evaluation_tables", "verdict_table"]
 
 def evaluation_tables(evaluation: Evaluation, base: Evaluation | None = None) -> RenderableType:
     """Tasks, then the other figures; a second column for the base if there is one."""
-    tasks = Table(title=f"{evaluation.model.name}, {evaluation.suite.split()[0]} suite", title_justify="left")
+    title = Text(f"{evaluation.model.name}, {evaluation.suite.split()[0]} suite", style="table.title")
+    tasks = Table(title=title, title_justify="left")
     for name in ("task", "questions", "right", *(("base",) if base else ())):
         tasks.add_column(name, justify="left" if name == "task" else "right")
     for task, result in evaluation.tasks.items():

@@ -11,8 +11,10 @@ from rich.text import Text
 
 from foveal.artifacts.passport import Passport
 from foveal.artifacts.passport_rows import Rows, component_rows, identity_rows, layer_rows, worst_layers
+from foveal.core.errors import ConfigurationError
 from foveal.evaluation.evaluation_result import Evaluation
 from foveal.evaluation.figure_rows import figure_rows
+from foveal.evaluation.verdict import Verdict
 
 __all__ = ["passport_tables"]
 
@@ -61,14 +63,17 @@ def _evaluation(plain: dict[str, Any]) -> RenderableType:
     return _table("Evaluation", figure_rows(evaluation))
 
 
-def _findings(verdict: dict[str, Any]) -> Table:
-    accepted = verdict.get("accepted") is True
-    table = Table(title=f"Verdict: {'accepted' if accepted else 'rejected'}", **_STYLE)
+def _findings(plain: dict[str, Any]) -> RenderableType:
+    try:
+        verdict = Verdict.from_passport(plain)
+    except ConfigurationError as error:
+        return _text(str(error), "yellow")
+    table = Table(title=f"Verdict: {'accepted' if verdict.accepted else 'rejected'}", **_STYLE)
     for name in ("", "check", "found", "limit", "reason"):
         table.add_column(name, overflow="fold")
-    for finding in verdict.get("findings") or ():
-        mark = Text("pass", style="green") if finding.get("passed") else Text("FAIL", style="bold red")
-        table.add_row(mark, *(_text(str(finding.get(key, ""))) for key in ("check", "found", "limit", "reason")))
+    for finding in verdict.findings:
+        mark = Text("pass", style="green") if finding.passed else Text("FAIL", style="bold red")
+        table.add_row(mark, *map(_text, (finding.check, finding.found, finding.limit, finding.reason)))
     return table
 
 

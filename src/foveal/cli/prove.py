@@ -17,6 +17,7 @@ from foveal.cli.evaluation_tables import evaluation_tables, verdict_table
 from foveal.core.errors import FovealError
 
 if TYPE_CHECKING:
+    from foveal.evaluation.report.content import Candidate
     from foveal.pipeline.prove import Proof
 
 __all__ = ["command"]
@@ -56,21 +57,24 @@ def prove(
     """
     progress = Console(stderr=True)
     try:
+        suite_flags.refuse_unwritable(report)
+        others = _proved_before(beside or [])
         proof = _prove(
             candidate, against, thresholds, quick, easy_vqa, text, seed, reuse_base, cache_dir, dtype, threads, progress
         )
+        # The verdict first: a report that cannot be written must not cost it.
+        if as_json:
+            print(json.dumps(_record(proof), indent=1))
+        else:
+            console = Console()
+            if proof.candidate is not None:
+                console.print(evaluation_tables(proof.candidate, proof.base))
+            console.print(verdict_table(proof.verdict, everything=all_checks))
         if report is not None:
-            _write_report(report, proof, candidate, against, beside or [], progress)
+            _write_report(report, proof, candidate, against, others, progress)
     except FovealError as error:
         progress.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(FAILED) from None
-    if as_json:
-        print(json.dumps(_record(proof), indent=1))
-    else:
-        console = Console()
-        if proof.candidate is not None:
-            console.print(evaluation_tables(proof.candidate, proof.base))
-        console.print(verdict_table(proof.verdict, everything=all_checks))
     if not proof.verdict.accepted:
         raise typer.Exit(REJECTED)
 
@@ -119,9 +123,20 @@ def _record(proof: Proof) -> dict[str, Any]:
     return record
 
 
-def _write_report(path: Path, proof: Proof, candidate: Path, base: Path, others: list[Path], console: Console) -> None:
+def _proved_before(directories: list[Path]) -> tuple[Candidate, ...]:
+    """Read before anything is measured, so that a wrong one costs nothing."""
+    if not directories:
+        return ()
+    from foveal.pipeline.proof_report import proved_before
+
+    return tuple(map(proved_before, directories))
+
+
+def _write_report(
+    path: Path, proof: Proof, candidate: Path, base: Path, others: tuple[Candidate, ...], console: Console
+) -> None:
     from foveal.evaluation.report.page import write_report
     from foveal.pipeline.proof_report import report_content
 
     write_report(path, report_content(proof, candidate, base, others))
-    console.print(f"report: {path}", highlight=False)
+    console.print(f"report: {escape(str(path))}", highlight=False)

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+
+from foveal.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from foveal.evaluation.observation import OnStage
     from foveal.evaluation.suite import Suite
 
-__all__ = ["CacheDir", "EasyVqa", "Quick", "Seed", "Text", "make_suite", "stages"]
+__all__ = ["CacheDir", "EasyVqa", "Quick", "Seed", "Text", "make_suite", "refuse_unwritable", "stages"]
 
 Quick = Annotated[
     bool,
@@ -41,6 +44,14 @@ CacheDir = Annotated[
 ]
 
 
+def refuse_unwritable(path: Path | None) -> None:
+    """Raise ConfigurationError before minutes of measurement whose result could not be written."""
+    if path is None:
+        return
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"{path} is no file in an existing directory. Give the name of a file to write.")
+
+
 def make_suite(quick: bool, seed: int, easy_vqa: str, text: str, cache_dir: Path | None, console: Console) -> Suite:
     """The suite with its data; says on the console what had to be left out."""
     from foveal.evaluation.suite import DEFAULT, QUICK
@@ -48,7 +59,7 @@ def make_suite(quick: bool, seed: int, easy_vqa: str, text: str, cache_dir: Path
 
     suite = resolve_suite(QUICK if quick else DEFAULT, seed=seed, easy_vqa=easy_vqa, text=text, cache_dir=cache_dir)
     for part, reason in suite.missing.items():
-        console.print(f"[yellow]{part} is not measured:[/] {reason}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]{part} is not measured:[/] {escape(reason)}", highlight=False, soft_wrap=True)
     return suite
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from foveal.artifacts.storage import explain_storage_errors
 from foveal.core.errors import ConfigurationError
 
 __all__ = [
@@ -221,7 +222,9 @@ class Evaluation:
         return plain
 
     def write(self, path: Path) -> None:
-        path.write_bytes(self.to_json() + b"\n")
+        """Raises StorageError."""
+        with explain_storage_errors(path):
+            path.write_bytes(self.to_json() + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from foveal.core.errors import ConfigurationError
+
 __all__ = ["Evidence", "Finding", "Verdict"]
 
 Evidence = Literal["exact", "kept", "within noise", "proved", "undecided"]
@@ -51,5 +53,8 @@ class Verdict:
 
     @classmethod
     def from_passport(cls, plain: dict[str, Any]) -> Verdict:
-        """The reverse of `for_passport`. Raises msgspec.ValidationError."""
-        return msgspec.convert(plain, cls)
+        """The reverse of `for_passport`. Raises ConfigurationError: a verdict is not covered by the passport's digest."""
+        try:
+            return msgspec.convert(plain, cls)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"the verdict cannot be read: {error}. Run `foveal prove` again.") from error

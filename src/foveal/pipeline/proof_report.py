@@ -18,22 +18,22 @@ from foveal.pipeline.prove import Proof
 __all__ = ["proved_before", "report_content"]
 
 
-def report_content(proof: Proof, candidate: Path, base: Path, others: Sequence[Path] = ()) -> ReportContent:
-    """What was not measured, because the candidate was refused at once, is named as such.
-
-    Raises ConfigurationError for an artefact among `others` that was not proved.
-    """
+def report_content(proof: Proof, candidate: Path, base: Path, others: Sequence[Candidate] = ()) -> ReportContent:
+    """What was not measured, because the candidate was refused at once, is named as such. `others`: see `proved_before`."""
     return ReportContent(
         base=proof.base or _unmeasured(base, proof.verdict.base_digest),
         candidate=Candidate(
             evaluation=proof.candidate or _unmeasured(candidate, ""), verdict=proof.verdict, passport=proof.passport
         ),
-        others=tuple(map(proved_before, others)),
+        others=tuple(others),
     )
 
 
 def proved_before(directory: Path) -> Candidate:
-    """An artefact with the evaluation and the verdict in its passport. Raises ConfigurationError and ArtifactError."""
+    """An artefact with the evaluation and the verdict in its passport.
+
+    Raises ConfigurationError for one that was not proved, or whose record cannot be read, and ArtifactError.
+    """
     passport = read_passport(directory)
     if passport.evaluation is None:
         raise ConfigurationError(f"{directory} was not measured. Run `foveal prove {directory} --against BASE` first.")

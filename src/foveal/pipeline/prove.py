@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import msgspec
 
 from foveal.artifacts.model_files import source_digest
 from foveal.artifacts.passport import Passport
 from foveal.artifacts.passport_file import has_passport, read_passport, record_proof
 from foveal.artifacts.verification import verify
-from foveal.core.errors import ArtifactError, ModelLoadError
+from foveal.core.errors import ArtifactError, ConfigurationError, ModelLoadError, StorageError
 from foveal.evaluation.evaluation_result import Evaluation
 from foveal.evaluation.gate import judge, reject_artefact
 from foveal.evaluation.observation import Observation, OnStage, compare, observe
@@ -67,28 +67,36 @@ def prove(
 ) -> Proof:
     """Measure both on one suite and judge. The verdict goes into the candidate's passport, where it has a sound one.
 
-    A candidate that is not what its passport says, or does not load, is rejected without being measured. What the base
-    answered is kept in `cache_dir` for the next candidate; speed and memory are measured anew, side by side. Raises
-    ModelLoadError and ArtifactError about the base, and ConfigurationError about suite and thresholds.
+    A candidate that is not what its passport says, or does not load, is rejected before the base is measured. What the
+    base answered is kept in `cache_dir` for the next candidate; speed and memory are measured anew. Raises ModelLoadError
+    and ArtifactError about the base, StorageError where the verdict could not be written, and ConfigurationError about
+    suite, thresholds and a candidate that is no directory.
     """
     suite.items  # noqa: B018 - read questions and text before the minutes that loading takes
     suite.passage  # noqa: B018
     base_digest = source_digest(base)
+    if not candidate.is_dir():
+        raise ConfigurationError(f"there is no directory {candidate}. Give the directory of the compressed model.")
     passport = None
     if has_passport(candidate):
         try:
             passport = verify(candidate)
         except ArtifactError as error:
             return _refused(candidate, reject_artefact(error, base_digest))
-    theirs = _base(base, base_digest, suite, dtype, reuse_base, running, cache_dir, on_stage)
+        if not os.access(candidate, os.W_OK):
+            raise StorageError(
+                f"{candidate} cannot be written, and the verdict goes into its passport",
+                remedy="Change its permissions, or prove a copy",
+            )
     try:
         ours = evaluate_model(candidate, suite, dtype=dtype, on_stage=_named("candidate", on_stage), running=running)
     except (ModelLoadError, ArtifactError) as error:
         return _refused(candidate, reject_artefact(_as_artefact_error(error), base_digest))
+    theirs = _base(base, base_digest, suite, dtype, reuse_base, running, cache_dir, on_stage)
     evaluation = compare(ours, theirs)
     verdict = judge(evaluation, theirs.evaluation, passport, thresholds=thresholds)
     if passport is not None:
-        passport = record_proof(candidate, evaluation=_for_passport(evaluation), verdict=verdict.for_passport())
+        passport = record_proof(candidate, evaluation=evaluation.for_passport(), verdict=verdict.for_passport())
     return Proof(verdict, theirs.evaluation, evaluation, passport)
 
 
@@ -108,10 +116,8 @@ def _base(
     if found is None:
         found = evaluate_model(base, suite, dtype=dtype, on_stage=stage, running=False)
         if reuse:
-            try:
+            with suppress(OSError):  # a cache that cannot be written costs time, not the result
                 write_observation(path, found)
-            except OSError:  # a cache that cannot be written costs time, not the result
-                path.unlink(missing_ok=True)
     if not running:
         return found
     done = stage("speed and memory", 1)
@@ -135,12 +141,6 @@ def _refused(candidate: Path, verdict: Verdict) -> Proof:
         except ArtifactError:
             passport = None
     return Proof(verdict, None, None, passport)
-
-
-def _for_passport(evaluation: Evaluation) -> dict[str, object]:
-    """Without the sample pictures, which belong into the report."""
-    plain: dict[str, object] = msgspec.to_builtins(replace(evaluation, samples=()))
-    return plain
 
 
 def _as_artefact_error(error: ModelLoadError | ArtifactError) -> ArtifactError:

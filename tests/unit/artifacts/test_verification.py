@@ -154,6 +154,7 @@ def test_only_an_accepting_verdict_about_this_passport_counts(tmp_path: Path) ->
             "the model went blind",
         ),
         ({"accepted": "yes", "passport_digest": passport.digest}, "no reason is recorded"),
+        ({"accepted": False, "passport_digest": passport.digest, "reasons": 3}, "no reason is recorded"),
     ):
         with pytest.raises(VerdictError, match=message):
             require_accepted(record_proof(tmp_path, evaluation=None, verdict=verdict), tmp_path)

@@ -102,6 +102,15 @@ def test_a_verdict_about_another_passport_does_not_count(tmp_path: Path) -> None
     assert "about another passport" in _inspect(tmp_path).output
 
 
+@pytest.mark.parametrize("findings", [3, [1], [{"check": 1}], "all fine"])
+def test_a_verdict_of_another_shape_is_said_to_be_unreadable(tmp_path: Path, findings: object) -> None:
+    make_artefact(tmp_path)
+    record_proof(tmp_path, evaluation=None, verdict={"accepted": True, "findings": findings})
+    result = _inspect(tmp_path)
+    assert result.exit_code == 0, result.exception
+    assert "the verdict cannot be read" in result.output
+
+
 def test_every_layer_is_listed_on_request_and_the_worst_otherwise(tmp_path: Path) -> None:
     linears = {
         f"layer.{i}": LinearEntry(component="ffn", scheme="int4", sqnr_db=20.0 + i, loss=1.0, rtn_loss=2.0)
