@@ -17,7 +17,7 @@ from foveal.artifacts.passport_file import has_passport
 from foveal.artifacts.storage import explain_storage_errors, storage_error
 from foveal.core.errors import OutputExistsError
 
-__all__ = ["StagedDirectory"]
+__all__ = ["StagedDirectory", "check_output"]
 
 _CONTROL = ".staging"
 _LOCK, _JOB = "lock", "job"
@@ -43,16 +43,16 @@ class StagedDirectory:
         self._replaced = self.final.with_name(self.final.name + ".replaced")
         self._job, self._force, self._resume = job, force, resume
         self._lock: IO[bytes] | None = None
-        self._published = False
 
     def __enter__(self) -> StagedDirectory:
         with explain_storage_errors(self.path):
-            if self._replaced.exists() and not self.final.exists():
-                self._replaced.rename(self.final)  # a run ended between the two renames of `publish`
-            self._check_final()
+            check_output(self.final, force=self._force)
             (self.path / _CONTROL).mkdir(parents=True, exist_ok=True)
             self._take_lock()
             try:
+                if self._replaced.exists() and not self.final.exists():
+                    self._replaced.rename(self.final)  # a run ended between the two renames of `publish`
+                    check_output(self.final, force=self._force)
                 self._take_up()
             except BaseException:
                 self._release()
@@ -69,38 +69,18 @@ class StagedDirectory:
     def publish(self) -> Path:
         """Flush everything, drop the scratch folder and give the directory its final name. Returns that path."""
         with explain_storage_errors(self.path):
-            self._check_final()
+            check_output(self.final, force=self._force)
             shutil.rmtree(self.scratch, ignore_errors=True)
             _flush(self.path)
-            # The lock goes with its folder: from here on this process owns the name by the rename alone.
-            shutil.rmtree(self.path / _CONTROL)
             if self.final.exists():
                 shutil.rmtree(self._replaced, ignore_errors=True)
                 self.final.rename(self._replaced)
             self.path.rename(self.final)
+            # The lock moved along and goes last: a second writer that came before found it taken.
+            shutil.rmtree(self.final / _CONTROL)
             _flush_folder(self.final.parent)
         shutil.rmtree(self._replaced, ignore_errors=True)
-        self._published = True
         return self.final
-
-    def discard(self) -> None:
-        """Throw the partial work away."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def _check_final(self) -> None:
-        if not self.final.exists():
-            return
-        if not self._force:
-            raise OutputExistsError(
-                f"{self.final} exists", "a new directory", "Choose another output directory, or replace it with --force"
-            )
-        held = [] if not self.final.is_dir() else list(self.final.iterdir())
-        if not self.final.is_dir() or (held and not _is_model(self.final)):
-            raise OutputExistsError(
-                f"{self.final} is not a model directory",
-                "one to replace, or a new name",
-                "--force replaces only directories with a config.json or passport.json. Choose another output directory",
-            )
 
     def _take_lock(self) -> None:
         self._lock = (self.path / _CONTROL / _LOCK).open("ab")
@@ -132,6 +112,22 @@ class StagedDirectory:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def check_output(final: Path, *, force: bool) -> None:
+    """Raise OutputExistsError if `final` is there, unless it is a model (or empty) and may be replaced by `force`."""
+    if not final.exists():
+        return
+    if not force:
+        raise OutputExistsError(
+            f"{final} exists", "a new directory", "Choose another output directory, or replace it with --force"
+        )
+    if not final.is_dir() or (any(final.iterdir()) and not _is_model(final)):
+        raise OutputExistsError(
+            f"{final} is not a model directory",
+            "one to replace, or a new name",
+            "--force replaces only directories with a config.json or passport.json. Choose another output directory",
+        )
 
 
 def _is_model(directory: Path) -> bool:

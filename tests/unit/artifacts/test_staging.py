@@ -109,6 +109,28 @@ def test_two_writers_of_one_directory_are_not_let_in(tmp_path: Path) -> None:
         assert second.resumed
 
 
+def test_no_other_writer_gets_in_while_the_directory_takes_its_final_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one take the old model, set aside for a moment, for what a killed run left."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_text("old")
+    rename, refused = Path.rename, []
+
+    def watched(source: Path, target: Path) -> Path:
+        with pytest.raises(OutputExistsError, match="another process is writing"):
+            StagedDirectory(tmp_path / "out", job="b", force=True).__enter__()
+        refused.append(target.name)
+        return rename(source, target)
+
+    with StagedDirectory(tmp_path / "out", job="a", force=True) as staged:
+        _write(staged, text="new")
+        monkeypatch.setattr(Path, "rename", watched)
+        staged.publish()
+    assert refused == ["out.replaced", "out"]
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"config.json": "new"}
+
+
 @pytest.mark.parametrize(
     "error",
     [
