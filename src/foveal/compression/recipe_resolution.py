@@ -82,13 +82,13 @@ def _refuse_idle_rules(recipe: Recipe, layout: ModelLayout) -> None:
         if not any(candidate.matches(*member) for member in every):
             raise ConfigurationError(
                 f"rule {number} of recipe {recipe.name} ({candidate}) matches nothing of this model, which has "
-                f"{_present(layout)}. {_remedy(candidate)}"
+                f"{_present(layout)}. {_remedy(candidate, every[-1][0])}"
             )
 
 
-def _remedy(candidate: RecipeRule) -> str:
+def _remedy(candidate: RecipeRule, example: str) -> str:
     if candidate.modules is not None:
-        return "Module names look like model.language_model.layers.0.self_attn.q_proj; `foveal inspect` lists them."
+        return f"Its module names look like {example}."
     return "Write a range inside the model, or leave the rule out."
 
 
