@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ OnMeasured = Callable[[int, int, str], None]
 """(measurements done, measurements in all, name of the group)."""
 
 _VERSION = 2
+"""Raised when the same questions would measure something else, so that tables of older code are not read."""
 
 
 def measure_sensitivity(
@@ -57,18 +58,18 @@ def measure_sensitivity(
 
     Weights are changed and put back in place; afterwards the model is what it was. Rounding to nearest is an upper bound
     in practice: GPTQ and AWQ lose less, and rank groups the same way. With `cache_dir`, a table measured before on the
-    same model, pictures, candidates and code is read instead, and an
-    interrupted one is continued. Cost: about half a forward pass over all questions per
-    measurement. Raises ConfigurationError for an unreadable scheme, or one that needs calibrated inputs.
+    same model, pictures and candidates is read instead, and an interrupted one is continued. Cost: about half a forward
+    pass over all questions per measurement. Raises ConfigurationError for an unreadable scheme, or one that needs
+    calibrated inputs.
     """
     schemes = {part: [_readable(name) for name in names] for part, names in candidates.items()}
     samples = digest_of(asked)
     key = json.dumps([_VERSION, source_digest, samples, {part: list(names) for part, names in candidates.items()}])
     path = cache_dir / f"sensitivity-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json" if cache_dir else None
-    if path is not None and path.is_file():
-        return SensitivityTable.load(path)
+    if (known := _read(path)) is not None:
+        return known
     unfinished = None if path is None else path.with_suffix(".unfinished.json")
-    before = SensitivityTable.load(unfinished) if unfinished is not None and unfinished.is_file() else None
+    before = _read(unfinished)
     started = time.monotonic()
     layout = layout or layout_of(model.hf_model)
     probe = AnswerProbe(model, processor, asked)
@@ -91,14 +92,29 @@ def measure_sensitivity(
         measured = _measure(model, probe, group, scheme)
         seconds = round(spent + time.monotonic() - started, 2)
         table = replace(table, measurements=(*table.measurements, measured), seconds=seconds)
-        if unfinished is not None:
-            table.save(unfinished)
+        _write(unfinished, table)
     if progress is not None:
         progress(len(plan), len(plan), "")
-    if path is not None and unfinished is not None:
-        table.save(path)
-        unfinished.unlink(missing_ok=True)
+    _write(path, table)
+    if unfinished is not None:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
     return table
+
+
+def _read(path: Path | None) -> SensitivityTable | None:
+    """None where there is no table, or one that cannot be read: it is measured again then."""
+    try:
+        return None if path is None else SensitivityTable.load(path)
+    except ConfigurationError:
+        return None
+
+
+def _write(path: Path | None, table: SensitivityTable) -> None:
+    """A cache that cannot be written costs time, not the result."""
+    with suppress(OSError):
+        if path is not None:
+            table.save(path)
 
 
 def _measure(model: TransformersModel, probe: AnswerProbe, group: DecisionGroup, scheme: LinearScheme) -> Measurement:

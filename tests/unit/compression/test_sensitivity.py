@@ -163,6 +163,26 @@ def test_a_table_is_measured_once(tmp_path: Path) -> None:
     assert seen
 
 
+@pytest.mark.parametrize("text", ["{", '{"schema_version": 1}'])
+def test_a_damaged_cache_is_measured_again_and_one_that_cannot_be_written_is_no_error(
+    tmp_path: Path, text: str
+) -> None:
+    model, asked = tiny_model("llama"), _asked(False)
+
+    def measure(cache_dir: Path) -> SensitivityTable:
+        return measure_sensitivity(
+            model, tiny_processor("llama"), asked, source_digest="a", candidates={"ffn": ("int8",)}, cache_dir=cache_dir
+        )
+
+    first = measure(tmp_path)
+    (kept,) = tmp_path.iterdir()
+    kept.write_text(text)
+    again = measure(tmp_path)
+    assert [one.kl for one in again.measurements] == [one.kl for one in first.measurements]
+    assert SensitivityTable.load(kept) == again
+    assert len(measure(kept / "no folder").measurements) == len(first.measurements)
+
+
 def test_an_interrupted_measurement_is_continued(tmp_path: Path) -> None:
     model, asked = tiny_model("llama"), _asked(False)
 

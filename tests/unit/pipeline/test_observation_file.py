@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from foveal.evaluation.observation import Observation, compare, observe
 from foveal.evaluation.suite import Suite, SuiteSize
+from foveal.pipeline import observation_file
 from foveal.pipeline.observation_file import observation_path, read_observation, write_observation
 from support.evaluated_models import SeeingModel
 
@@ -58,3 +60,27 @@ def test_weights_questions_and_number_format_each_have_their_own_file(tmp_path: 
         for dtype in ("auto", "float32")
     }
     assert len(paths) == 8
+
+
+def test_a_change_of_the_code_that_computes_answers_has_its_own_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = observation_path(tmp_path, "a", "default", "auto")
+    for package in observation_file._ANSWERING:
+        (tmp_path / "foveal" / package).mkdir(parents=True)
+        (tmp_path / "foveal" / package / "module.py").write_text("before")
+    monkeypatch.setattr(observation_file, "__file__", str(tmp_path / "foveal" / "pipeline" / "observation_file.py"))
+    seen = {here, observation_path(tmp_path, "a", "default", "auto")}
+    (tmp_path / "foveal" / "models" / "module.py").write_text("after")
+    seen.add(observation_path(tmp_path, "a", "default", "auto"))
+    assert len(seen) == 3
+
+
+def test_a_cache_on_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="no space"):
+        write_observation(tmp_path / "base.npz", observed())
+    assert list(tmp_path.iterdir()) == []
