@@ -46,8 +46,14 @@ def text_windows(num_tokens: int, window: int, stride: int) -> list[TextWindow]:
 
 
 def perplexity(nll: npt.ArrayLike, tokens: Sequence[int] | npt.ArrayLike) -> float:
-    """exp(sum of negative log-likelihoods in nats / number of tokens); windows weigh as much as they have tokens."""
+    """exp(sum of negative log-likelihoods in nats / number of tokens); windows weigh as much as they have tokens.
+
+    Infinite where the exponential leaves float64: above 709 nats per token, which only a ruined model reaches.
+    """
     total = int(np.sum(np.asarray(tokens)))
     if total <= 0:
         raise ValueError("no tokens were scored; perplexity needs at least one")
-    return math.exp(float(np.sum(np.asarray(nll, dtype=np.float64))) / total)
+    try:
+        return math.exp(float(np.sum(np.asarray(nll, dtype=np.float64))) / total)
+    except OverflowError:
+        return math.inf

@@ -44,3 +44,7 @@ def test_sizes_that_cannot_work_are_refused(window: int, stride: int) -> None:
 def test_nothing_scored_is_refused() -> None:
     with pytest.raises(ValueError, match="no tokens"):
         perplexity([], [])
+
+
+def test_a_ruined_model_has_an_infinite_perplexity_and_is_no_error() -> None:
+    assert perplexity([60_000.0], [1]) == math.inf
