@@ -158,7 +158,7 @@ def _explained(source: str) -> Iterator[None]:
         raise
     except SafetensorError as error:
         raise ModelLoadError(f"a safetensors file of {source} is damaged ({error}). Download it again.") from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:500]
         raise ModelLoadError(
             f"{source} could not be loaded: {reason}. Check that the checkpoint is complete (config.json, *.safetensors, "

@@ -26,7 +26,7 @@ class StoredWeight:
     read: Callable[[], QuantisedWeight]
     """Codes and scales, still packed in memory; raises ConfigurationError for inputs out of order (`read_dense` serves)."""
     read_dense: Callable[[], torch.Tensor] | None = None
-    """float32 [out, in], for weights whose groups are not neighbours (activation order with g_idx)."""
+    """float32 [out, in], for weights whose groups are no parts of a row (g_idx; NF4 blocks that cross rows)."""
     read_input: Callable[[], StaticInput] | None = None
     """The calibrated range of the input; static schemes only."""
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from foveal.core.errors import ModelLoadError
 from foveal.kernels.quantisation.affine import quantise
+from foveal.kernels.quantisation.bnb_layout import to_bnb
 from foveal.kernels.quantisation.layouts import to_gptq
 from foveal.kernels.quantisation.scheme import parse_linear
 from foveal.models.loading import load_checkpoint, load_model
@@ -200,6 +201,35 @@ def test_a_part_of_another_size_is_refused(written, tmp_path, name, part):
 
     with pytest.raises(ModelLoadError, match=MODULE):
         load_model(edited(written[name], tmp_path / "short", shorten))
+
+
+def test_nf4_blocks_that_cross_rows_are_read(written, tmp_path):
+    """bitsandbytes counts blocks over the flattened weight, so that widths which 64 does not divide are no exception."""
+    expected = {}
+
+    def change(weights: dict[str, torch.Tensor]) -> None:
+        before = {name: weights.pop(name) for name in list(weights) if name.startswith(f"{MODULE}.")}
+        state_name = f"{MODULE}.weight.quant_state.bitsandbytes__nf4"
+        rows, columns = json.loads(bytes(before[state_name].tolist()))["shape"]
+        flat = quantise(torch.randn(rows * columns // 128, 128), parse_linear("nf4-g128").weight)
+        expected["weight"] = flat.dequantise().reshape(rows, columns)
+        for part, tensor in to_bnb(flat).items():
+            weights[f"{MODULE}.weight.{part}".removesuffix(".")] = tensor
+        state = json.loads(bytes(weights[state_name].tolist())) | {"shape": [rows, columns]}
+        weights[state_name] = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+
+    loaded = load_checkpoint(edited(written["bnb-nf4"], tmp_path / "crossing", change), dtype="float32")
+    assert expected["weight"].shape[1] < 128
+    assert torch.equal(loaded.model.get_submodule(MODULE).weight, expected["weight"])
+
+
+@pytest.mark.parametrize(("name", "scales"), [("gptq", (0, 4)), ("awq", (0, 4)), ("gptq", ()), ("awq", ())])
+def test_scales_of_no_groups_are_refused(written, tmp_path, name, scales):
+    def change(weights: dict[str, torch.Tensor]) -> None:
+        weights[f"{MODULE}.scales"] = torch.zeros(scales, dtype=torch.float16)
+
+    with pytest.raises(ModelLoadError):
+        load_checkpoint(edited(written[name], tmp_path / "odd", change))
 
 
 @pytest.mark.parametrize("name", ["compressed-tensors", "gptq", "awq", "bnb-nf4"])

@@ -34,7 +34,7 @@ def read_awq(checkpoint: QuantisedCheckpoint) -> list[StoredWeight]:
 def _stored(checkpoint: QuantisedCheckpoint, prefix: str) -> StoredWeight:
     files, (out_features, in_features) = checkpoint.files, checkpoint.weight_shape(prefix)
     found, groups = files.shape(f"{prefix}.qweight"), files.shape(f"{prefix}.scales")[0]
-    if found != (in_features, out_features // 8) or out_features % 8 or in_features % groups:
+    if found != (in_features, out_features // 8) or out_features % 8 or groups < 1 or in_features % groups:
         raise ModelLoadError(
             f"{prefix}.qweight is {found} with {groups} groups, which is no AWQ weight of [{out_features}, {in_features}]. "
             "Download or convert the checkpoint again."

@@ -32,7 +32,7 @@ def _stored(checkpoint: QuantisedCheckpoint, prefix: str, version: int) -> Store
     rows, columns = files.shape(f"{prefix}.qweight")
     groups = files.shape(f"{prefix}.scales")[0]
     bits, rest = divmod(rows * 32, in_features)
-    if columns != out_features or rest or bits not in range(2, 9) or in_features % groups:
+    if columns != out_features or rest or bits not in range(2, 9) or groups < 1 or in_features % groups:
         raise ModelLoadError(
             f"{prefix}.qweight is {(rows, columns)} with {groups} groups, which is no GPTQ weight of "
             f"[{out_features}, {in_features}]. Download or convert the checkpoint again."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+
+import torch
 
 from foveal.core.errors import ModelLoadError
-from foveal.kernels.quantisation.affine import QuantisedWeight
-from foveal.kernels.quantisation.bnb_layout import from_bnb
+from foveal.kernels.quantisation.bnb_layout import bnb_dequantise, from_bnb
 from foveal.kernels.quantisation.scheme import LinearScheme, WeightScheme
 from foveal.models.quantised.readers.base import QuantisedCheckpoint
 from foveal.models.quantised.stored_weight import StoredWeight
@@ -45,9 +45,11 @@ def _stored(checkpoint: QuantisedCheckpoint, prefix: str) -> StoredWeight:
         prefix=prefix,
         scheme=LinearScheme(scheme),
         tensors=frozenset(name for name in names.values() if name in files),
-        read=partial(_read, files, names),
+        read=lambda: from_bnb(_tensors(files, names)),
+        # bitsandbytes counts its blocks over the flattened weight: they may cross rows.
+        read_dense=(lambda: bnb_dequantise(_tensors(files, names))) if block > 0 and shape[1] % block else None,
     )
 
 
-def _read(files: TensorFiles, names: dict[str, str]) -> QuantisedWeight:
-    return from_bnb({part: files.read(name) for part, name in names.items() if name in files})
+def _tensors(files: TensorFiles, names: dict[str, str]) -> dict[str, torch.Tensor]:
+    return {part: files.read(name) for part, name in names.items() if name in files}
