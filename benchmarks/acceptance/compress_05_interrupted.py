@@ -40,7 +40,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def finished_blocks(folder: Path) -> int:
-    return sum(1 for path in folder.glob("*.partial/**/*.json"))
+    return sum(1 for path in folder.glob("*.partial/.staging/**/*.safetensors"))
 
 
 def killed_and_resumed(model: Path, folder: Path) -> dict[str, object]:

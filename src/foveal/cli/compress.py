@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from foveal.cli import engine_options as flags
 
@@ -88,11 +89,12 @@ def compress(
     import torch
 
     from foveal.compression.calibration import CalibrationSample
+    from foveal.compression.formats.registry import DEFAULT_FORMAT
     from foveal.compression.recipe import CalibrationPlan
     from foveal.core.errors import ConfigurationError
     from foveal.evaluation.text_corpus import evaluation_cache_dir
     from foveal.pipeline.calibration_texts import calibration_texts
-    from foveal.pipeline.compress import CompressionJob, calibration_for, compress_model
+    from foveal.pipeline.compress import CompressionJob, calibration_for, check_places, compress_model
     from foveal.pipeline.recipe_choice import PROBED_TEXTS, RecipeWish, choose
 
     if kept_dtype not in ("auto", "float16", "bfloat16", "float32"):
@@ -115,6 +117,7 @@ def compress(
             texts_from=plan.texts_from if texts_from is None else texts_from,
         )
 
+    check_places(model, output, checkpoint_format or DEFAULT_FORMAT, force=force)
     wish = RecipeWish(recipe, budget, memory, token_latency_ms, quality_floor)
     own_pairs = None
     probed: tuple[CalibrationSample, ...] = ()
@@ -138,7 +141,7 @@ def compress(
         plan = planned(chosen.recipe.calibration)
         wanted = replace(chosen.recipe, calibration=plan, format=checkpoint_format or chosen.recipe.format)  # type: ignore[arg-type]
         for line in (*chosen.reasons, *wanted.warnings):
-            bar.console.print(line, style="dim", highlight=False, soft_wrap=True)
+            bar.console.print(Text(line, style="dim"), soft_wrap=True)
         # Without need for data it would only measure each layer's loss, at ten times the time: on request.
         idle = not wanted.needs_calibration and (calibration, samples, texts, texts_from) == (None,) * 4
         pairs = None if calibration == "none" or idle else calibration_for(plan, model)
@@ -173,6 +176,7 @@ def compress(
         f"Next: foveal prove {output} --against {model}",
         soft_wrap=True,
         highlight=False,
+        markup=False,
     )
 
 

@@ -64,7 +64,10 @@ class CompressionRun:
             return float(recipe.modality_weight), {}
         path = self.files.folder / "image_weight.json"
         if self.resume and path.is_file():
-            job, weight, losses = json.loads(path.read_text())
+            try:
+                job, weight, losses = json.loads(path.read_text())
+            except ValueError:  # damaged: found again
+                job = None
             if job == self.files.job:
                 return weight, dict(losses)
         if not probe.batches:

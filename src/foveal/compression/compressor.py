@@ -26,7 +26,7 @@ from foveal.compression.records import CompressionResult
 from foveal.core.errors import ConfigurationError
 from foveal.models.loading import load_model, load_processor
 
-__all__ = ["Progress", "compress", "job_digest"]
+__all__ = ["Progress", "compress", "job_digest", "stored_dtype"]
 
 _PROBE_SAMPLES = 32
 _CODE_VERSION = 1
@@ -68,7 +68,7 @@ def compress(
         batches, probes = _batches(model_dir, calibration)
     job = job_digest(source or source_digest(Path(model_dir)), recipe, calibration)
     walk, files = ModelWalk(model, batches), BlockFiles(Path(work_dir), job)
-    run = CompressionRun(walk, rules, _stored_dtype(model_dir), files, progress, resume=resume)
+    run = CompressionRun(walk, rules, stored_dtype(model_dir), files, progress, resume=resume)
     with torch.inference_mode():
         weight, losses = run.image_weight(recipe, ModelWalk(model, probes))
         run.everything(weight)
@@ -119,7 +119,7 @@ def _refuse_without_data(rules: Mapping[str, Rule]) -> None:
         )
 
 
-def _stored_dtype(model_dir: str | Path) -> torch.dtype:
+def stored_dtype(model_dir: str | Path) -> torch.dtype:
     """The type of the checkpoint's weights, as its config says; folded norms are rounded to it."""
     values = json.loads((Path(model_dir) / "config.json").read_text())
     text = values.get("text_config") or {}

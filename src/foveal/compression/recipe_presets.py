@@ -31,8 +31,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         return read_recipe(_DIRECTORY / f"{wanted}.yaml")
     if wanted == AUTO:
         raise ConfigurationError(
-            "recipe auto is chosen for a model and its needs and is no file. Give --memory, --latency or --quality, or "
-            f"name a preset: {', '.join(preset_names())}."
+            f"recipe auto is chosen by measuring a model and is no file. Name a preset: {', '.join(preset_names())}."
         )
     path = Path(wanted).expanduser()
     if path.is_file():

@@ -14,7 +14,7 @@ from foveal.compression.recipe import Recipe
 from foveal.compression.records import CompressionResult, LinearRecord
 from foveal.kernels.quantisation.error_analysis import layer_error
 
-__all__ = ["make_passport"]
+__all__ = ["make_passport", "tool_versions"]
 
 _TOOLS = ("foveal", "torch", "transformers", "safetensors", "numpy")
 
@@ -37,8 +37,13 @@ def make_passport(
         linears={name: _entry(record, result) for name, record in result.linears.items()},
         sizes=Sizes(source_bytes=weight_bytes(source_dir), bytes=weight_bytes(directory)),
         files=digest_files(directory, model_files(directory)),
-        tools={name: version(name) for name in _TOOLS},
+        tools=tool_versions(),
     )
+
+
+def tool_versions() -> dict[str, str]:
+    """Of the packages whose arithmetic and file formats decide the bytes of an artefact."""
+    return {name: version(name) for name in _TOOLS}
 
 
 def _entry(record: LinearRecord, result: CompressionResult) -> LinearEntry:

@@ -1,13 +1,14 @@
 """Texts that stand beside the image-text pairs of a calibration, by the name of where they come from.
 
 Questions about pictures have answers of one word. A quantiser that sees nothing else keeps what those need and lets go of
-ordinary language, which no picture task shows (decision 0013 has the figures).
+ordinary language, which no picture task shows (decision 0013).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from foveal.artifacts.pinned_wheel import PinnedSourceError
 from foveal.compression.calibration import CalibrationSample
 from foveal.core.errors import ConfigurationError
 from foveal.evaluation.text_corpus import fetch_wiki_summaries, read_text
@@ -34,11 +35,21 @@ def calibration_texts(
     if source == OWN:
         return own_texts(model_dir, number, cache_dir=cache_dir)
     if source == WIKI_SUMMARIES:
-        text = read_text(fetch_wiki_summaries(cache_dir))
+        text = read_text(_summaries(cache_dir))
         text = text[len(text) // 4 :]
     else:
         text = read_text(Path(source).expanduser())
     return tuple(CalibrationSample(None, "", passage, "text") for passage in passages(text, number, source))
+
+
+def _summaries(cache_dir: Path | None) -> Path:
+    try:
+        return fetch_wiki_summaries(cache_dir)
+    except PinnedSourceError as error:
+        raise PinnedSourceError(
+            f"{error}\nWithout it, calibrate with a text of your own (--texts-from FILE), with what the model writes "
+            "(--texts-from own), or with pictures alone (--texts 0)."
+        ) from error
 
 
 def passages(text: str, number: int, name: str, *, characters: int = PASSAGE_CHARACTERS) -> list[str]:

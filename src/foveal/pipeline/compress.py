@@ -8,30 +8,29 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 import torch
 
 from foveal.artifacts.model_files import source_digest
 from foveal.artifacts.passport import Passport
 from foveal.artifacts.passport_file import write_passport
-from foveal.artifacts.staging import StagedDirectory
+from foveal.artifacts.staging import StagedDirectory, check_output
 from foveal.artifacts.storage import explain_storage_errors
 from foveal.compression.calibration import CalibrationSet
-from foveal.compression.compressor import Progress, compress, job_digest
-from foveal.compression.formats.registry import check_expressible
+from foveal.compression.compressor import Progress, compress, job_digest, stored_dtype
+from foveal.compression.formats.registry import check_expressible, format_named
 from foveal.compression.formats.writer import KeptDType, write_checkpoint
 from foveal.compression.groups import fitting, layout_of
-from foveal.compression.recipe import FORMATS, CalibrationPlan, Format, Recipe
+from foveal.compression.recipe import CalibrationPlan, Recipe
 from foveal.compression.recipe_resolution import resolve
 from foveal.core.errors import ConfigurationError
 from foveal.models.registry import family_of
-from foveal.pipeline.artefact_passport import make_passport
+from foveal.pipeline.artefact_passport import make_passport, tool_versions
 from foveal.pipeline.calibration_texts import calibration_texts
 from foveal.pipeline.model_skeleton import load_skeleton
 from foveal.pipeline.reload_check import check_reload
 
-__all__ = ["CompressionJob", "OnWork", "calibration_for", "compress_model"]
+__all__ = ["CompressionJob", "OnWork", "calibration_for", "check_places", "compress_model"]
 
 OnWork = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
@@ -83,16 +82,14 @@ def compress_model(job: CompressionJob, on_work: OnWork = lambda what, done, tot
     Interrupted and called again with the same job, finished blocks are taken up and the result is the same to the bit.
     Raises ConfigurationError, ModelLoadError and ArtifactError (the output exists, the disk is full).
     """
-    source = _existing(job.source)
-    if job.output.expanduser().resolve() == source.resolve():
-        raise ConfigurationError(f"{source} is both model and output. Choose another output directory.")
-    if job.recipe.format not in FORMATS:
-        raise ConfigurationError(f"format is {job.recipe.format!r}; known: {', '.join(get_args(Format))}")
+    source = check_places(job.source, job.output, job.recipe.format, force=job.force)
+    recipe = _without_paths(job.recipe)
     on_work("reading the model", 0, 1)
-    _refuse_inexpressible(source, job.recipe)
+    _refuse_inexpressible(source, recipe)
     digest = source_digest(source)
     kept = job.kept_dtype or _kept_dtype(source)
-    identity = [job_digest(digest, job.recipe, job.calibration), kept, torch.get_num_threads()]
+    # Other versions, or another number of threads, may round a sum otherwise: their blocks must not be mixed.
+    identity = [job_digest(digest, recipe, job.calibration), kept, torch.get_num_threads(), tool_versions()]
     with StagedDirectory(
         job.output,
         job=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
@@ -109,7 +106,7 @@ def compress_model(job: CompressionJob, on_work: OnWork = lambda what, done, tot
 
         result = compress(
             source,
-            job.recipe,
+            recipe,
             job.calibration,
             staged.scratch,
             source=digest,
@@ -125,18 +122,39 @@ def compress_model(job: CompressionJob, on_work: OnWork = lambda what, done, tot
                 result.weights,
                 result.schemes,
                 result.replaced,
-                job.recipe.format,
+                recipe.format,
                 kept,
                 static_inputs=result.static_inputs,
             )
         on_work("loading it in a fresh process", last + 1, last + _AFTER_BLOCKS)
         check_reload(staged.path, result)
         on_work("writing the passport", last + 2, last + _AFTER_BLOCKS)
-        passport = make_passport(source, digest, staged.path, job.recipe, job.calibration, result)
+        passport = make_passport(source, digest, staged.path, recipe, job.calibration, result)
         write_passport(staged.path, passport)
         staged.publish()
     on_work("done", last + _AFTER_BLOCKS, last + _AFTER_BLOCKS)
     return passport
+
+
+def check_places(model_dir: Path, output: Path, checkpoint_format: str, *, force: bool = False) -> Path:
+    """The model's directory, if that, the output's name and the format can work: before anything slow is done.
+
+    Raises ConfigurationError and OutputExistsError.
+    """
+    source = _existing(model_dir)
+    if output.expanduser().resolve() == source.resolve():
+        raise ConfigurationError(f"{source} is both model and output. Choose another output directory.")
+    check_output(output.expanduser(), force=force)
+    format_named(checkpoint_format)
+    return source
+
+
+def _without_paths(recipe: Recipe) -> Recipe:
+    """The recipe as passports carry it: of a file its name. What it held is in the calibration's digest."""
+    plan = recipe.calibration
+    return replace(
+        recipe, calibration=replace(plan, source=Path(plan.source).name, texts_from=Path(plan.texts_from).name)
+    )
 
 
 def _sees(model_dir: Path) -> bool:
@@ -178,7 +196,4 @@ def _clear(staged: StagedDirectory) -> None:
 
 def _kept_dtype(source: Path) -> KeptDType | None:
     """float16 for a model stored in float32: its other half would be the largest part of a 4-bit model."""
-    values = json.loads((source / "config.json").read_text())
-    text = values.get("text_config") or {}
-    stored = next((v.get(k) for v in (values, text) for k in ("dtype", "torch_dtype") if v.get(k)), "float32")
-    return "float16" if stored in ("float32", "torch.float32") else None
+    return "float16" if stored_dtype(source) == torch.float32 else None

@@ -29,7 +29,9 @@ def run_fresh(module: str, *arguments: str, failure: str) -> str:
             env=environment,
         )
     except subprocess.TimeoutExpired as error:
-        raise ModelLoadError(f"{failure}: it did not end within {_TIMEOUT_S} s. Check how busy the machine is.") from error
+        raise ModelLoadError(
+            f"{failure}: it did not end within {_TIMEOUT_S} s. Check how busy the machine is."
+        ) from error
     if done.returncode:
         told = " ".join(done.stderr.strip().splitlines()[-1:]) or f"exit status {done.returncode}"
         raise ModelLoadError(f"{failure}: {told.removeprefix('error: ')}")

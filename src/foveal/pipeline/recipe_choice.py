@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,8 +35,8 @@ _BANDWIDTH_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class RecipeWish:
-    """What was asked for. `budget` is a size of the whole model ("60%" of it in 16 bits, "90MB"); the others are limits
-    for `auto`. A budget or `auto` measures sensitivity first."""
+    """What was asked for. The rest is for `auto`, which measures sensitivity first: `budget` is a size of the whole model
+    ("60%" of it in 16 bits, "90MB"), the others are limits, which leave the size open."""
 
     name: str
     budget: str | None = None
@@ -66,7 +69,8 @@ def choose(
     """Presets and files are read; `auto` is measured on the first pictures of `calibration`, or on rendered ones, and on
     the first of `texts`.
 
-    Raises ConfigurationError for wishes that contradict each other or cannot be met.
+    Raises ConfigurationError for wishes that contradict each other or cannot be met; before the measurement where that
+    can be told.
     """
     if not wish.is_measured:
         limits = ("budget", "memory", "token_latency_ms")
@@ -76,8 +80,19 @@ def choose(
                 f"recipe {wish.name} fixes all bits, and --{given.replace('_', '-')} would choose them. Use --recipe auto."
             )
         return ChosenRecipe(load_recipe(wish.name))
+    if wish.budget is not None and (wish.memory is not None or wish.token_latency_ms is not None):
+        raise ConfigurationError(
+            "--budget settles the size, and --memory or --token-latency-ms would settle it too. Give one or the other."
+        )
     model = load_model(model_dir, dtype="float32", decoder="hf")
     layout = layout_of(model.hf_model)
+    latency = wish.token_latency_ms
+    budget = None if wish.budget is None else parse_budget(wish.budget, layout.base_bytes)
+    needs = Needs(
+        memory_bytes=None if wish.memory is None else parse_budget(wish.memory, layout.base_bytes),
+        token_latency_s=None if latency is None else latency / 1000,
+        quality_floor=wish.quality_floor,
+    )
     table = measure_sensitivity(
         model,
         load_processor(model_dir),
@@ -87,24 +102,19 @@ def choose(
         progress=progress,
         cache_dir=cache_dir,
     )
-    if wish.budget is not None:
-        found = mixed_recipe(layout, table, parse_budget(wish.budget, layout.base_bytes))
+    if budget is not None:
+        found = mixed_recipe(layout, table, budget)
         reasons = [
             f"{found.stored_bytes:,} bytes expected, {found.stored_bytes / layout.base_bytes:.1%} of the 16-bit size; "
             f"{found.damage:.4f} nats of damage measured, at most {found.gap:.4f} above the best choice of bits"
         ]
         reasons += [f"{rule}: {rule.rule.reason}" for rule in found.recipe.rules]
         return ChosenRecipe(found.recipe, tuple(reasons))
-    latency = wish.token_latency_ms
     choice = choose_recipe(
         model.spec,
         layout,
-        Needs(
-            memory_bytes=None if wish.memory is None else parse_budget(wish.memory, layout.base_bytes),
-            token_latency_s=None if latency is None else latency / 1000,
-            quality_floor=wish.quality_floor,
-        ),
-        machine=None if latency is None else Machine(_read_bandwidth()),
+        needs,
+        machine=None if latency is None else Machine(_read_bandwidth(cache_dir)),
         table=table,
     )
     return ChosenRecipe(replace(choice.recipe, description=" ".join(choice.reasons[:1])), choice.reasons)
@@ -118,8 +128,24 @@ def _asked(calibration: CalibrationSet | None, supports_images: bool) -> list[As
     return from_rendered_tasks(_PICTURES) if calibration is None else from_calibration(calibration, _PICTURES)
 
 
-def _read_bandwidth() -> float:
-    """Bytes per second that this process reads from memory: best of three passes over 256 MB."""
+def _read_bandwidth(cache_dir: Path | None) -> float:
+    """Bytes per second that this process reads from memory: best of three passes over 256 MB.
+
+    Kept in `cache_dir`: a compression that is taken up again must choose the same bits as before.
+    """
+    path = None if cache_dir is None else cache_dir / f"read-bandwidth-{platform.node()}.json"
+    if path is not None:
+        with suppress(OSError, ValueError, TypeError):
+            return float(json.loads(path.read_text(encoding="utf-8")))
+    measured = _measured_bandwidth()
+    if path is not None:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(measured), encoding="utf-8")
+    return measured
+
+
+def _measured_bandwidth() -> float:
     block = np.ones(_BANDWIDTH_BYTES // 8)
     times = []
     for _ in range(3):

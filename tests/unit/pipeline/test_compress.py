@@ -72,6 +72,31 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, stop_
 
 
 @pytest.mark.usefixtures("quick_check")
+def test_blocks_that_other_versions_made_are_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(what: str, done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress_model(job(tmp_path / "out"), kill)
+    monkeypatch.setattr(compress_module, "tool_versions", lambda: {"torch": "another"})
+    found: list[str] = []
+    compress_model(job(tmp_path / "out"), lambda what, done, total: found.append(what))
+    assert not any(what.endswith("(found)") for what in found)
+
+
+@pytest.mark.usefixtures("quick_check")
+def test_the_passport_names_calibration_files_without_the_path_they_had_here(tmp_path: Path) -> None:
+    passports = []
+    for folder in ("here", "there"):
+        plan = CalibrationPlan(source=f"/{folder}/pairs.jsonl", texts_from=f"/{folder}/english.txt")
+        recipe = replace(load_recipe("w8a16"), calibration=plan)
+        passports.append(compress_model(job(tmp_path / folder, recipe=recipe)))
+    assert passports[0] == passports[1]
+    assert passports[0].recipe["calibration"]["source"] == "pairs.jsonl"
+
+
+@pytest.mark.usefixtures("quick_check")
 def test_without_resume_nothing_is_taken_up(tmp_path: Path) -> None:
     def kill(what: str, done: int, total: int) -> None:
         if done == 3:
@@ -144,7 +169,7 @@ def test_wrong_weights_on_disk_are_found_by_the_reload_check(tmp_path: Path, mon
     [
         (lambda: {"source": Path("/no/such/model")}, "there is no directory"),
         (lambda: {"output": tiny_checkpoint("llava")}, "both model and output"),
-        (lambda: {"recipe": replace(load_recipe("w8a16"), format="zip")}, "format is 'zip'"),
+        (lambda: {"recipe": replace(load_recipe("w8a16"), format="zip")}, "format 'zip' is not known"),
         (lambda: {"recipe": load_recipe("w4a16-gptq")}, "needs calibration data"),
         (lambda: {"recipe": replace(load_recipe("nf4"), format="compressed-tensors")}, "--format bnb-nf4"),
     ],
