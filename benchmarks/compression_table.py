@@ -34,9 +34,7 @@ ROWS: dict[str, list[str]] = {
     "w4a16-awq": ["--recipe", "w4a16-awq"],
     "nf4": ["--recipe", "nf4"],
     "rtn4": ["--recipe", "rtn4"],
-    "vlm-mixed": ["--recipe", "vlm-mixed"],
     "mixed 60%": ["--budget", "60%"],
-    "mixed 45%": ["--budget", "45%"],
     "mixed = gptq": ["--budget", "{bytes of w4a16-gptq}"],
     "mixed 35%": ["--budget", "35%"],
 }

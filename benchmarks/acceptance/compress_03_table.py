@@ -25,7 +25,7 @@ def main() -> None:
     figures = json.loads((ROOT / "benchmarks" / "results" / "compression_table.json").read_text())["figures"]
     rows, base = figures["rows"], figures["base"]
     half = base["size_bytes"] / 2
-    four_bit = ("w4a16-gptq", "w4a16-awq", "nf4", "rtn4", "vlm-mixed", "mixed 45%", "mixed = gptq", "mixed 35%")
+    four_bit = ("w4a16-gptq", "w4a16-awq", "nf4", "rtn4", "mixed = gptq", "mixed 35%")
     perplexity = {
         name: row["proof"]["candidate"]["perplexity"]["value"] for name, row in rows.items() if "proof" in row
     }
