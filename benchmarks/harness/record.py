@@ -48,7 +48,9 @@ def write_result(name: str, figures: Any) -> Path:
     ).stdout.strip()
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    command = " ".join(["python", *(os.path.relpath(sys.argv[0]) if i == 0 else a for i, a in enumerate(sys.argv))])
+    # Paths without their folders: those are this machine's.
+    given = [Path(argument).name if argument.startswith(("/", "~")) else argument for argument in sys.argv[1:]]
+    command = " ".join(["python", os.path.relpath(sys.argv[0]), *given])
     path.write_text(
         json.dumps(
             {
