@@ -1,0 +1,104 @@
+// exp(x), relative error below 2e-7. Source: Cephes expf, range reduction by ln 2 in two parts.
+static inline F32 exponential(F32 x) {
+  x = max(set1(-87.0f), min(set1(88.0f), x));
+  const F32 whole = nearest(mul(x, set1(1.44269504088896341f)));
+  F32 r = fma(whole, set1(-0.693359375f), x);
+  r = fma(whole, set1(2.12194440e-4f), r);
+  F32 p = set1(1.9875691500e-4f);
+  p = fma(p, r, set1(1.3981999507e-3f));
+  p = fma(p, r, set1(8.3334519073e-3f));
+  p = fma(p, r, set1(4.1665795894e-2f));
+  p = fma(p, r, set1(1.6666665459e-1f));
+  p = fma(p, r, set1(5.0000001201e-1f));
+  p = fma(p, mul(r, r), add(r, set1(1.0f)));
+  return mul(p, power_of_two(whole));
+}
+
+static void quantise(const float* x, int k, int padded, int zero_point, int8_t* codes, float* scales, int32_t* seeds,
+                     float* sums) {
+  for (int g = 0; g < padded / kGroup; ++g) {
+    const int from = g * kGroup, left = k - from;
+    F32 a, b;
+    if (left >= kGroup) {
+      a = load(x + from), b = load(x + from + 16);
+    } else {
+      a = left > 0 ? load_n(x + from, left < 16 ? left : 16) : zero();
+      b = left > 16 ? load_n(x + from + 16, left - 16) : zero();
+    }
+    const float most = reduce_max(max(abs(a), abs(b)));
+    // Smallest normal float: the inverse stays finite, and what is smaller rounds to zero anyway.
+    const float scale = most > 1.5e-36f ? most / 127.0f : 0.0f;
+    const F32 inverse = set1(scale > 0.0f ? 127.0f / most : 0.0f);
+    const I32 qa = to_int(mul(a, inverse)), qb = to_int(mul(b, inverse));
+    store_int8(codes + from, qa);
+    store_int8(codes + from + 16, qb);
+    const int32_t sum = reduce_add_int(qa) + reduce_add_int(qb);
+    scales[g] = scale;
+    seeds[g] = -zero_point * sum;
+    sums[g] = scale * static_cast<float>(sum);
+  }
+}
+
+static void rms_norm(const float* x, const float* weight, int width, float epsilon, float* y) {
+  F32 squares = zero();
+  int i = 0;
+  for (; i + 16 <= width; i += 16) {
+    const F32 v = load(x + i);
+    squares = fma(v, v, squares);
+  }
+  if (i < width) {
+    const F32 v = load_n(x + i, width - i);
+    squares = fma(v, v, squares);
+  }
+  const F32 factor = set1(1.0f / ::sqrtf(reduce_add(squares) / static_cast<float>(width) + epsilon));
+  for (i = 0; i + 16 <= width; i += 16) store(y + i, mul(mul(load(x + i), factor), load(weight + i)));
+  if (i < width) {
+    const int n = width - i;
+    store_n(y + i, mul(mul(load_n(x + i, n), factor), load_n(weight + i, n)), n);
+  }
+}
+
+static void rope(float* x, const float* cos, const float* sin, int head_dim) {
+  const int half = head_dim / 2;
+  for (int i = 0; i < half; i += 16) {
+    const int n = half - i < 16 ? half - i : 16;
+    const F32 low = load_n(x + i, n), high = load_n(x + half + i, n);
+    const F32 new_low = sub(mul(low, load_n(cos + i, n)), mul(high, load_n(sin + i, n)));
+    const F32 new_high = fma(low, load_n(sin + half + i, n), mul(high, load_n(cos + half + i, n)));
+    store_n(x + i, new_low, n);
+    store_n(x + half + i, new_high, n);
+  }
+}
+
+// Codes and the scale of one head.
+static float quantise_head(const float* x, int width, int8_t* codes) {
+  F32 most = zero();
+  for (int i = 0; i < width; i += 16) most = max(most, abs(load_n(x + i, width - i < 16 ? width - i : 16)));
+  const float largest = reduce_max(most);
+  const F32 inverse = set1(largest > 1.5e-36f ? 127.0f / largest : 0.0f);
+  for (int i = 0; i < width; i += 16) {
+    const int n = width - i < 16 ? width - i : 16;
+    int8_t lanes[16];
+    store_int8(lanes, to_int(mul(load_n(x + i, n), inverse)));
+    __builtin_memcpy(codes + i, lanes, n);
+  }
+  return largest > 1.5e-36f ? largest / 127.0f : 0.0f;
+}
+
+static void store_kv(const KvLayer& kv, int64_t slot, int head, const float* key, const float* value) {
+  const int64_t at = slot * kv.kv_heads + head;
+  if (kv.key != nullptr) {
+    __builtin_memcpy(kv.key + at * kv.head_dim, key, sizeof(float) * kv.head_dim);
+    __builtin_memcpy(kv.value + at * kv.head_dim, value, sizeof(float) * kv.head_dim);
+  } else {
+    kv.key_scales[at] = quantise_head(key, kv.head_dim, kv.key_codes + at * kv.head_dim);
+    kv.value_scales[at] = quantise_head(value, kv.head_dim, kv.value_codes + at * kv.head_dim);
+  }
+}
+
+static void gather(const Matrix& w, int64_t row, float* out) {
+  const uint8_t* p = static_cast<const uint8_t*>(w.data) + row / kPanel * w.k * kPanel + row % kPanel * 4;
+  const float scale = w.channel[row];
+  for (int k = 0; k < w.k; k += 4, p += 4 * kPanel)
+    for (int j = 0; j < 4; ++j) out[k + j] = scale * (static_cast<int>(p[j]) - 128);
+}

@@ -1,0 +1,70 @@
+// Sixteen lanes in one AVX-512 register; byte products by VNNI.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace foveal::avx512 {
+
+using F32 = __m512;
+using I32 = __m512i;
+using Bytes = __m512i;  // 64 unsigned bytes
+
+// 12 rows x 2 registers of sums leave 8 of the 32 registers for weights and inputs.
+constexpr int kMaxRows = 12;
+
+static inline F32 zero() { return _mm512_setzero_ps(); }
+static inline F32 set1(float x) { return _mm512_set1_ps(x); }
+static inline F32 load(const float* p) { return _mm512_loadu_ps(p); }
+static inline void store(float* p, F32 v) { _mm512_storeu_ps(p, v); }
+static inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+static inline F32 load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+static inline void store_n(float* p, F32 v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+static inline F32 add(F32 a, F32 b) { return _mm512_add_ps(a, b); }
+static inline F32 sub(F32 a, F32 b) { return _mm512_sub_ps(a, b); }
+static inline F32 mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
+static inline F32 div(F32 a, F32 b) { return _mm512_div_ps(a, b); }
+static inline F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
+static inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
+static inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
+static inline F32 abs(F32 a) { return _mm512_abs_ps(a); }
+static inline F32 nearest(F32 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline F32 power_of_two(F32 whole) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), whole); }
+static inline float reduce_add(F32 v) { return _mm512_reduce_add_ps(v); }
+static inline float reduce_max(F32 v) { return _mm512_reduce_max_ps(v); }
+
+static inline I32 set1_int(int32_t x) { return _mm512_set1_epi32(x); }
+static inline F32 to_float(I32 v) { return _mm512_cvtepi32_ps(v); }
+static inline I32 to_int(F32 v) { return _mm512_cvtps_epi32(v); }
+static inline int32_t reduce_add_int(I32 v) { return _mm512_reduce_add_epi32(v); }
+static inline void store_int8(int8_t* p, I32 v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(v));
+}
+
+static inline F32 load_int8(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+static inline F32 load_half(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+static inline F32 load_bfloat(const uint16_t* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+static inline Bytes load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+static inline Bytes low_nibbles(Bytes v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+static inline Bytes high_nibbles(Bytes v) { return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15)); }
+// acc[i] += sum over j < 4 of w[4 i + j] * x[j]
+static inline I32 dot_bytes(I32 acc, Bytes w, const int8_t* x) {
+  int32_t four;
+  std::memcpy(&four, x, 4);
+  return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
+}
+static inline I32 dot_nibbles(I32 acc, Bytes w, const int8_t* x) { return dot_bytes(acc, w, x); }
+
+static inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace foveal::avx512

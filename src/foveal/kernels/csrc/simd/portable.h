@@ -1,0 +1,145 @@
+// Sixteen lanes as an array: any processor, and the plainest statement of what the other two compute.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace foveal::portable {
+
+struct F32 {
+  float v[16];
+};
+struct I32 {
+  int32_t v[16];
+};
+struct Bytes {
+  uint8_t v[64];
+};
+
+constexpr int kMaxRows = 2;
+
+template <typename F>
+static inline F32 lanes(F f) {
+  F32 r;
+  for (int i = 0; i < 16; ++i) r.v[i] = f(i);
+  return r;
+}
+
+static inline F32 set1(float x) {
+  return lanes([&](int) { return x; });
+}
+static inline F32 zero() { return set1(0.0f); }
+static inline F32 load_n(const float* p, int n) {
+  return lanes([&](int i) { return i < n ? p[i] : 0.0f; });
+}
+static inline F32 load(const float* p) { return load_n(p, 16); }
+static inline void store_n(float* p, F32 v, int n) { std::memcpy(p, v.v, sizeof(float) * n); }
+static inline void store(float* p, F32 v) { store_n(p, v, 16); }
+static inline F32 add(F32 a, F32 b) {
+  return lanes([&](int i) { return a.v[i] + b.v[i]; });
+}
+static inline F32 sub(F32 a, F32 b) {
+  return lanes([&](int i) { return a.v[i] - b.v[i]; });
+}
+static inline F32 mul(F32 a, F32 b) {
+  return lanes([&](int i) { return a.v[i] * b.v[i]; });
+}
+static inline F32 div(F32 a, F32 b) {
+  return lanes([&](int i) { return a.v[i] / b.v[i]; });
+}
+static inline F32 fma(F32 a, F32 b, F32 c) {
+  return lanes([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+}
+static inline F32 min(F32 a, F32 b) {
+  return lanes([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+static inline F32 max(F32 a, F32 b) {
+  return lanes([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+static inline F32 abs(F32 a) {
+  return lanes([&](int i) { return ::fabsf(a.v[i]); });
+}
+static inline F32 nearest(F32 a) {
+  return lanes([&](int i) { return ::nearbyintf(a.v[i]); });
+}
+static inline F32 power_of_two(F32 whole) {
+  return lanes([&](int i) { return ::ldexpf(1.0f, static_cast<int>(whole.v[i])); });
+}
+static inline float reduce_add(F32 v) {
+  float sum = 0.0f;
+  for (const float lane : v.v) sum += lane;
+  return sum;
+}
+static inline float reduce_max(F32 v) {
+  float most = v.v[0];
+  for (const float lane : v.v) most = lane > most ? lane : most;
+  return most;
+}
+
+static inline I32 set1_int(int32_t x) {
+  I32 r;
+  for (int32_t& lane : r.v) lane = x;
+  return r;
+}
+static inline F32 to_float(I32 v) {
+  return lanes([&](int i) { return static_cast<float>(v.v[i]); });
+}
+static inline I32 to_int(F32 v) {
+  I32 r;
+  for (int i = 0; i < 16; ++i) r.v[i] = static_cast<int32_t>(::nearbyintf(v.v[i]));
+  return r;
+}
+static inline int32_t reduce_add_int(I32 v) {
+  int32_t sum = 0;
+  for (const int32_t lane : v.v) sum += lane;
+  return sum;
+}
+static inline void store_int8(int8_t* p, I32 v) {
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(v.v[i]);
+}
+
+static inline F32 load_int8(const int8_t* p) {
+  return lanes([&](int i) { return static_cast<float>(p[i]); });
+}
+static inline float from_bits(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+static inline F32 load_half(const uint16_t* p) {
+  return lanes([&](int i) {
+    // Move sign, exponent and mantissa into a float's places, then undo the difference of the biases: exact, subnormals
+    // included.
+    const uint32_t sign = static_cast<uint32_t>(p[i] & 0x8000u) << 16;
+    return from_bits(sign | (static_cast<uint32_t>(p[i] & 0x7fffu) << 13)) * 0x1p112f;
+  });
+}
+static inline F32 load_bfloat(const uint16_t* p) {
+  return lanes([&](int i) { return from_bits(static_cast<uint32_t>(p[i]) << 16); });
+}
+
+static inline Bytes load_bytes(const uint8_t* p) {
+  Bytes r;
+  std::memcpy(r.v, p, 64);
+  return r;
+}
+static inline Bytes low_nibbles(Bytes b) {
+  for (uint8_t& byte : b.v) byte &= 15;
+  return b;
+}
+static inline Bytes high_nibbles(Bytes b) {
+  for (uint8_t& byte : b.v) byte >>= 4;
+  return b;
+}
+// acc[i] += sum over j < 4 of w[4 i + j] * x[j]
+static inline I32 dot_bytes(I32 acc, Bytes w, const int8_t* x) {
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 4; ++j) acc.v[i] += w.v[4 * i + j] * x[j];
+  return acc;
+}
+static inline I32 dot_nibbles(I32 acc, Bytes w, const int8_t* x) { return dot_bytes(acc, w, x); }
+
+static inline void prefetch(const void*) {}
+
+}  // namespace foveal::portable
