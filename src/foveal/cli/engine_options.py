@@ -13,12 +13,14 @@ __all__ = [
     "Dtype",
     "KvBlocks",
     "KvCache",
+    "KvDtype",
     "MaxBatchedTokens",
     "MaxModelLen",
     "MaxNumSeqs",
     "MemoryUtilization",
     "Model",
     "PrefixCaching",
+    "Quantize",
     "RequirePassport",
     "RequireVerdict",
     "Threads",
@@ -28,7 +30,12 @@ Model = Annotated[str, typer.Argument(help="Checkpoint directory, or a hub id wh
 Dtype = Annotated[
     str, typer.Option(help="auto (the checkpoint's, or float32 where the CPU is slow at it), float32, bfloat16.")
 ]
-Decoder = Annotated[str, typer.Option(help="auto, fused (ours) or hf (transformers' own, the reference).")]
+Decoder = Annotated[str, typer.Option(help="auto, native (compiled), fused (ours in torch), hf (transformers').")]
+Quantize = Annotated[
+    str,
+    typer.Option(help="none, int8 or int4: round on load what the checkpoint holds in full precision.", metavar="MODE"),
+]
+KvDtype = Annotated[str, typer.Option(help="auto (the model's) or int8: KV cache in 8 bits, per token and head.")]
 MaxModelLen = Annotated[
     int | None, typer.Option(help="Context length in tokens.  [default: the model's]", show_default=False)
 ]

@@ -38,6 +38,8 @@ def serve(
     ] = None,
     dtype: flags.Dtype = "auto",
     decoder: flags.Decoder = "auto",
+    quantize: flags.Quantize = "none",
+    kv_dtype: flags.KvDtype = "auto",
     max_model_len: flags.MaxModelLen = None,
     max_num_seqs: flags.MaxNumSeqs = 64,
     max_num_batched_tokens: flags.MaxBatchedTokens = 512,
@@ -87,6 +89,8 @@ def serve(
         served_model_name=names[0] if names else None,
         dtype=dtype,  # type: ignore[arg-type]
         decoder=decoder,  # type: ignore[arg-type]
+        quantize=quantize,  # type: ignore[arg-type]
+        kv_dtype=kv_dtype,  # type: ignore[arg-type]
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,

@@ -26,6 +26,6 @@ class ModelSpec:
     """Image tokens attend to each other in both directions, so a span is never cut (Gemma 3)."""
     supports_images: bool = True
 
-    def kv_bytes_per_token(self, bytes_per_element: int) -> int:
-        """2 (K and V) x layers x KV heads x head dim x element size (mission row P1)."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * bytes_per_element
+    def kv_bytes_per_token(self, bytes_per_element: int, bytes_per_scale: int = 0) -> int:
+        """2 (K and V) x layers x KV heads x (head dim x element size + scale) (mission row P1)."""
+        return 2 * self.num_layers * self.num_kv_heads * (self.head_dim * bytes_per_element + bytes_per_scale)

@@ -19,6 +19,7 @@ from foveal.engine.loop import EngineLoop
 from foveal.engine.scheduling.config import SchedulerConfig
 from foveal.engine.scheduling.scheduler import Scheduler
 from foveal.models.base import LanguageModel
+from foveal.models.weight_packer import LoadMode
 
 __all__ = ["build_engine_loop", "build_loop", "check_passport"]
 
@@ -32,7 +33,9 @@ def build_engine_loop(config: EngineConfig) -> EngineLoop:
 
     torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)
-    model = load_model(config.model, dtype=config.dtype, decoder=config.decoder)
+    model = load_model(
+        config.model, dtype=config.dtype, decoder=config.decoder, quantize=_load_mode(config)
+    )
     processor = load_processor(config.model)
     eos = model.spec.eos_token_ids
     # Without an end-of-sequence token no guided output could end; such requests are refused when they come.
@@ -41,6 +44,13 @@ def build_engine_loop(config: EngineConfig) -> EngineLoop:
     if config.warmup:
         loop.warm_up()
     return loop
+
+
+def _load_mode(config: EngineConfig) -> LoadMode:
+    """What native kernels should make of the weights."""
+    if config.quantize != "none":
+        return config.quantize
+    return "none" if config.kv_dtype == "int8" or config.decoder == "native" else "stored"
 
 
 def check_passport(config: EngineConfig) -> None:
@@ -67,9 +77,15 @@ def build_loop(
 ) -> EngineLoop:
     """An engine around a model that is already loaded (tests and tools)."""
     max_model_len = _max_model_len(config, model)
+    kv_dtype = torch.int8 if config.kv_dtype == "int8" else model.dtype
+    if kv_dtype == torch.int8 and getattr(model, "native", None) is None:
+        raise ConfigurationError(
+            f"kv_dtype is int8, which only the native decoder reads, and {config.model_name} does not run on it. Use "
+            "kv_dtype auto."
+        )
     num_blocks = config.num_kv_blocks or blocks_that_fit(
         model.spec,
-        element_bytes=model.dtype.itemsize,
+        kv_dtype=kv_dtype,
         block_size=config.block_size,
         max_num_seqs=config.max_num_seqs,
         max_model_len=max_model_len,
@@ -93,7 +109,7 @@ def build_loop(
         )
     )
     kv_cache = allocate_kv_cache(
-        model.spec, num_blocks=num_blocks, block_size=config.block_size, dtype=model.dtype, device=model.device
+        model.spec, num_blocks=num_blocks, block_size=config.block_size, dtype=kv_dtype, device=model.device
     )
     runner = Runner(model, kv_cache, Sampler(model.spec.vocab_size))
     return EngineLoop(scheduler, runner, clock or MonotonicClock(), max_model_len, guide_factory)

@@ -8,10 +8,12 @@ from typing import Literal
 
 from foveal.core.errors import ConfigurationError
 
-__all__ = ["Batching", "Decoder", "Dtype", "EngineConfig"]
+__all__ = ["Batching", "Decoder", "Dtype", "EngineConfig", "KvDtype", "Quantize"]
 
 Dtype = Literal["auto", "float32", "bfloat16"]
-Decoder = Literal["auto", "fused", "hf"]
+Decoder = Literal["auto", "native", "fused", "hf"]
+Quantize = Literal["none", "int8", "int4"]
+KvDtype = Literal["auto", "int8"]
 Batching = Literal["continuous", "static"]
 
 MIB = 1 << 20
@@ -26,6 +28,10 @@ class EngineConfig:
     served_model_name: str | None = None
     dtype: Dtype = "auto"
     decoder: Decoder = "auto"
+    quantize: Quantize = "none"
+    """Round what the checkpoint holds in full precision when it loads, for the native kernels."""
+    kv_dtype: KvDtype = "auto"
+    """"auto" is the model's; "int8" keeps K and V in 8 bits with one scale per token and head (native decoder only)."""
     max_model_len: int | None = None
     """Context length in tokens; None takes the model's."""
     max_num_seqs: int = 64
@@ -73,6 +79,12 @@ class EngineConfig:
         self._at_least("preprocess_workers", self.preprocess_workers, 1)
         self._at_least("max_images_per_request", self.max_images_per_request, 0)
         self._at_least("max_image_pixels", self.max_image_pixels, 1)
+        for name, choice, choices in (
+            ("quantize", self.quantize, ("none", "int8", "int4")),
+            ("kv_dtype", self.kv_dtype, ("auto", "int8")),
+        ):
+            if choice not in choices:
+                raise ConfigurationError(f"{name} is {choice!r}; it must be one of {', '.join(choices)}")
         for name, value in (
             ("max_model_len", self.max_model_len),
             ("num_kv_blocks", self.num_kv_blocks),

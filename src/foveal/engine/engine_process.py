@@ -72,9 +72,9 @@ def _ready(loop: EngineLoop, load_s: float) -> Ready:
         max_model_len=loop.max_model_len,
         supports_images=spec.supports_images,
         num_kv_blocks=kv.num_blocks,
-        kv_bytes=2 * kv.key.nbytes,
+        kv_bytes=kv.nbytes,
         dtype=str(loop.runner.model.dtype).removeprefix("torch."),
-        decoder="fused" if getattr(loop.runner.model, "fused", None) is not None else "hf",
+        decoder=getattr(loop.runner.model, "decoder", "other"),
         load_s=load_s,
         eos_token_ids=spec.eos_token_ids,
     )

@@ -24,6 +24,18 @@ class KVCache:
     key: torch.Tensor
     value: torch.Tensor
     block_size: int
+    key_scale: torch.Tensor | None = None
+    """float32 [layers, slots, kv_heads] where `key` holds int8 codes: one scale per token and head."""
+    value_scale: torch.Tensor | None = None
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Everything that belongs to a slot; the second dimension counts slots."""
+        return [t for t in (self.key, self.value, self.key_scale, self.value_scale) if t is not None]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
     def num_layers(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
@@ -19,18 +19,22 @@ from foveal.models.base import ModelStep
 from foveal.models.decoder import FusedDecoder, unsupported_reason
 from foveal.models.family import Family, VisionFamily
 from foveal.models.image_input import ImageInput, PromptInput
+from foveal.models.native_decoder import NativeDecoder, native_unsupported_reason
+from foveal.models.native_vocabulary import pack_vocabulary
 from foveal.models.quantised.packed_linears import adopt_linears
+from foveal.models.weight_packer import WeightPacker
 
 __all__ = ["DecoderKind", "TransformersModel"]
 
-DecoderKind = Literal["auto", "fused", "hf"]
+DecoderKind = Literal["auto", "native", "fused", "hf"]
 
 
 class TransformersModel:
     """Any supported family. One step at a time: not for use from several threads at once.
 
-    `decoder`: "fused" is our own implementation of Llama-shaped stacks, "hf" transformers' with our attention
-    injected (the oracle, and the fallback for other shapes), "auto" the first where it fits.
+    `decoder`: "native" runs a Llama-shaped stack in the compiled kernels, on weights packed by `packer`; "fused" is our
+    implementation of the same in torch; "hf" is transformers' with our attention injected (the oracle, and the fallback
+    for other shapes). "auto" is native where there is a packer and it fits, then fused, then hf.
     """
 
     def __init__(
@@ -39,8 +43,9 @@ class TransformersModel:
         family: Family,
         decoder: DecoderKind = "auto",
         quantised_linears: Mapping[str, LinearScheme] = MappingProxyType({}),
+        packer: WeightPacker | None = None,
     ) -> None:
-        """Takes over `model`. Raises ConfigurationError if "fused" is demanded and the stack is not Llama-shaped."""
+        """Takes over `model`. Raises ConfigurationError if "native" or "fused" is demanded and the stack does not fit."""
         self.hf_model = model.eval().requires_grad_(False)
         self.family = family
         self.quantised_linears = quantised_linears
@@ -48,21 +53,49 @@ class TransformersModel:
         self.core: PreTrainedModel = model.model if family.supports_images else model
         self.dtype = model.dtype
         self.device = model.device
-        self._embed = model.get_input_embeddings()
-        self._head = adopt_linears([model.get_output_embeddings()])
+        self._embed: Callable[[torch.Tensor], torch.Tensor] = model.get_input_embeddings()
         self._stack = model.get_decoder()
         self.spec = _spec_of(model, family)
         self._softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         if isinstance(family, VisionFamily):
             family.prepare_model(model)
         use_paged_attention(model)
+        self.fused, self.native = self._own_decoder(decoder, packer)
+        if self.native is not None and packer is not None:
+            self._embed, self._head = pack_vocabulary(model, packer)
+        else:
+            self._head = adopt_linears([model.get_output_embeddings()])
+
+    @property
+    def decoder(self) -> str:
+        """Which implementation runs."""
+        return "native" if self.native is not None else "fused" if self.fused is not None else "hf"
+
+    def _own_decoder(
+        self, wanted: DecoderKind, packer: WeightPacker | None
+    ) -> tuple[FusedDecoder | None, NativeDecoder | None]:
+        if wanted == "hf":
+            return None, None
+        if wanted == "native" or (wanted == "auto" and packer is not None):
+            reason = native_unsupported_reason(self._stack)
+            if self.spec.feature_width != self.spec.hidden_size:
+                reason = "its image features enter several layers"
+            if reason is None:
+                return None, NativeDecoder(self._stack, packer or WeightPacker("none", {}))
+            if wanted == "native":
+                raise self._refusal(wanted, reason)
         reason = unsupported_reason(self._stack)
-        if decoder == "fused" and reason is not None:
-            raise ConfigurationError(
-                f"decoder 'fused' was asked for, but the text stack of {family.model_type} is not Llama-shaped: {reason}. "
-                "Use decoder 'auto'."
-            )
-        self.fused: FusedDecoder | None = None if decoder == "hf" or reason is not None else FusedDecoder(self._stack)
+        if reason is None:
+            return FusedDecoder(self._stack), None
+        if wanted == "fused":
+            raise self._refusal(wanted, reason)
+        return None, None
+
+    def _refusal(self, wanted: DecoderKind, reason: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"decoder '{wanted}' was asked for, but the text stack of {self.family.model_type} does not fit it: {reason}. "
+            "Use decoder 'auto'."
+        )
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[ImageInput]) -> list[torch.Tensor]:
@@ -91,8 +124,9 @@ class TransformersModel:
     def forward(self, step: ModelStep, kv_cache: KVCache) -> torch.Tensor:
         """See LanguageModel. Raises IntegrityError if image features do not fit the mask."""
         embeddings, image_rows, deepstack = self._embed_step(step)
-        if self.fused is not None:
-            return self.fused(embeddings, step.positions, step.attention, kv_cache, image_rows, deepstack)
+        own = self.native or self.fused
+        if own is not None:
+            return own(embeddings, step.positions, step.attention, kv_cache, image_rows, deepstack)
         extra = {}
         if deepstack:
             extra = {"visual_pos_masks": step.image_mask[None], "deepstack_visual_embeds": deepstack}

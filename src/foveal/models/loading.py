@@ -14,16 +14,19 @@ import transformers
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from foveal.core.errors import FovealError, ModelLoadError
+from foveal.core.errors import ConfigurationError, FovealError, ModelLoadError
 from foveal.kernels.quantisation.scheme import LinearScheme
 from foveal.models.family import Family
 from foveal.models.language_model import DecoderKind, TransformersModel
+from foveal.models.native_decoder import native_unsupported_reason
 from foveal.models.precision import DTypeName, resolve_dtype
 from foveal.models.processing.processor import Processor
 from foveal.models.quantised.input_rounding import InputRounding
 from foveal.models.quantised.loader import load_quantised
 from foveal.models.quantised.rounded_linear import round_inputs
+from foveal.models.quantised.stored_weight import StoredWeight
 from foveal.models.registry import family_of
+from foveal.models.weight_packer import LoadMode, WeightPacker
 
 __all__ = ["LoadedCheckpoint", "load_checkpoint", "load_model", "load_processor"]
 
@@ -38,6 +41,8 @@ class LoadedCheckpoint:
     model: PreTrainedModel
     family: Family
     quantised_linears: Mapping[str, LinearScheme]
+    stored_weights: Mapping[str, StoredWeight]
+    """Module name -> codes as the checkpoint holds them."""
 
 
 def load_model(
@@ -46,6 +51,7 @@ def load_model(
     dtype: DTypeName = "auto",
     device: str | torch.device = "cpu",
     decoder: DecoderKind = "auto",
+    quantize: LoadMode | None = None,
 ) -> TransformersModel:
     """Load a directory or hub id into memory, ready for `forward`.
 
@@ -55,9 +61,30 @@ def load_model(
 
     Quantised checkpoints (compressed-tensors, GPTQ, AWQ, bitsandbytes NF4) are dequantised while they load; linears whose
     layout has integer inputs round them.
+
+    With `quantize` the text model runs on native kernels where it fits: stored codes as they are, other matrices rounded
+    to "int8" or "int4", or kept ("none", and "stored", which asks for native kernels only where there are stored codes).
+    Raises ConfigurationError if rounding was asked for and the model does not fit.
     """
+    if quantize is None and decoder == "native":
+        quantize = "none"
+    if quantize == "stored" and (decoder in ("fused", "hf") or not _has_codes(_existing(model))):
+        quantize = None
+    if quantize is not None and dtype == "auto" and torch.device(device).type == "cpu":
+        dtype = "float32"  # what native kernels compute in
     loaded = load_checkpoint(model, dtype=dtype, device=device)
-    return TransformersModel(loaded.model, loaded.family, decoder, loaded.quantised_linears)
+    packer = None
+    if quantize is not None:
+        stored = {loaded.model.get_submodule(name): weight for name, weight in loaded.stored_weights.items()}
+        packer = WeightPacker("none" if quantize == "stored" else quantize, stored)
+    built = TransformersModel(loaded.model, loaded.family, decoder, loaded.quantised_linears, packer)
+    if quantize in ("int8", "int4") and built.native is None:
+        reason = native_unsupported_reason(loaded.model.get_decoder()) or f"decoder '{decoder}' was asked for"
+        raise ConfigurationError(
+            f"quantize is {quantize}, which needs native kernels, and {model} cannot use them: {reason}. Leave it out, or "
+            "prepare the model with `foveal compress`."
+        )
+    return built
 
 
 def load_checkpoint(
@@ -69,6 +96,7 @@ def load_checkpoint(
     device = torch.device(device)
     linears: Mapping[str, LinearScheme] = {}
     roundings: Mapping[str, InputRounding] = {}
+    stored_weights: Mapping[str, StoredWeight] = {}
     # Misfits are not tolerated, but listed with the others instead of raised without a name.
     options = {"attn_implementation": "sdpa", "ignore_mismatched_sizes": True}
     with _quiet(), _explained(source):
@@ -82,12 +110,12 @@ def load_checkpoint(
         else:
             quantised = load_quantised(source, config, family, run_in, **options)
             loaded, info = quantised.model, quantised.info
-            linears, roundings = quantised.linears, quantised.roundings
+            linears, roundings, stored_weights = quantised.linears, quantised.roundings, quantised.stored
     _refuse_wrong_keys(source, info)
     _refuse_bad_numbers(source, loaded)
     loaded = loaded.to(device)
     round_inputs(loaded, roundings)
-    return LoadedCheckpoint(loaded, family, linears)
+    return LoadedCheckpoint(loaded, family, linears, stored_weights)
 
 
 def load_processor(model: str | Path, *, chat_template: str | None = None) -> Processor:
@@ -119,6 +147,12 @@ def _model_type(source: str) -> str:
     if not found:
         raise ModelLoadError(f"config.json of {source} names no model_type. Use a checkpoint in transformers' format.")
     return str(found)
+
+
+def _has_codes(source: str) -> bool:
+    with _quiet(), _explained(source):
+        values, _ = PreTrainedConfig.get_config_dict(source)
+    return values.get("quantization_config") is not None
 
 
 def _refuse_wrong_keys(source: str, info: dict[str, Any]) -> None:

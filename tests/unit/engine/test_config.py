@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from foveal.core.errors import ConfigurationError
 from foveal.core.model_spec import ModelSpec
@@ -42,7 +43,7 @@ def test_kv_bytes_of_the_13b_example_are_what_the_formula_gives() -> None:
 
 def test_the_pool_takes_its_share_of_memory_and_no_more_than_all_sequences_can_use() -> None:
     block = 16 * SPEC.kv_bytes_per_token(2)
-    options = {"element_bytes": 2, "block_size": 16, "max_model_len": 160, "memory_utilization": 0.5}
+    options = {"kv_dtype": torch.bfloat16, "block_size": 16, "max_model_len": 160, "memory_utilization": 0.5}
     assert blocks_that_fit(SPEC, max_num_seqs=64, free_bytes=100 * block, **options) == 50  # type: ignore[arg-type]
     assert blocks_that_fit(SPEC, max_num_seqs=2, free_bytes=1000 * block, **options) == 20  # type: ignore[arg-type]
 
@@ -52,7 +53,7 @@ def test_a_pool_too_small_for_one_sequence_says_which_length_would_fit() -> None
     with pytest.raises(ConfigurationError, match="--max-model-len to at most 80"):
         blocks_that_fit(
             SPEC,
-            element_bytes=2,
+            kv_dtype=torch.bfloat16,
             block_size=16,
             max_num_seqs=1,
             max_model_len=160,

@@ -148,7 +148,7 @@ class Runner:
         size = self.kv_cache.block_size
         for copy in copies:
             source, target = slice(copy.source * size, (copy.source + 1) * size), copy.target * size
-            for pool in (self.kv_cache.key, self.kv_cache.value):
+            for pool in self.kv_cache.tensors:
                 pool[:, target : target + size] = pool[:, source]
 
     def _encode(self, items: Sequence[EncodeItem], requests: Mapping[str, Request]) -> None:

@@ -36,6 +36,8 @@ class QuantisedModel:
     """Module name -> scheme, sorted; of a tied pair both names."""
     roundings: Mapping[str, InputRounding]
     """Module name -> how its input is rounded. Not yet in place: see `round_inputs`."""
+    stored: Mapping[str, StoredWeight]
+    """Module name -> codes in the files, of a tied pair both names."""
 
 
 def load_quantised(
@@ -63,6 +65,7 @@ def load_quantised(
     if (directory / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(directory)
     module_of = {weight.prefix: checkpoint.names.module_of(weight.prefix) for weight in weights}
+    stored = {module_of[weight.prefix]: weight for weight in weights}
     schemes = {module_of[weight.prefix]: weight.scheme for weight in weights}
     schemes |= {twin: scheme for name, scheme in schemes.items() if (twin := checkpoint.twin(name))}
     return QuantisedModel(
@@ -76,6 +79,7 @@ def load_quantised(
             for weight in weights
             if weight.scheme.activation is not None
         },
+        stored | {twin: weight for name, weight in stored.items() if (twin := checkpoint.twin(name))},
     )
 
 

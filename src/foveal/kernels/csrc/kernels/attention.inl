@@ -36,16 +36,19 @@ static void attend_rows(const KvLayer& kv, const AttentionSpan& span, const floa
     for (int j = 0; j < count; ++j) {
       rows[j] = slot_of(span, from + j) * kv.kv_heads + span.kv_head;
       F32 acc[R];
+#pragma GCC unroll 4
       for (int r = 0; r < R; ++r) acc[r] = zero();
       for (int c = 0; c < chunks; ++c) {
         const int n = kWide > 0 || width - 16 * c >= 16 ? 16 : width - 16 * c;
         const F32 key = keys.load_at(rows[j] * width + 16 * c, n);
+#pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
           const float* q = queries + r * width + 16 * c;
           acc[r] = fma(n == 16 ? load(q) : load_n(q, n), key, acc[r]);
         }
       }
       const float scale = kv.key_scales != nullptr ? kv.key_scales[rows[j]] : 1.0f;
+#pragma GCC unroll 4
       for (int r = 0; r < R; ++r) scores[r][j] = reduce_add(acc[r]) * scale;
     }
     for (int r = 0; r < R; ++r) {
@@ -72,11 +75,14 @@ static void attend_rows(const KvLayer& kv, const AttentionSpan& span, const floa
     for (int c = 0; c < chunks; ++c) {
       const int n = kWide > 0 || width - 16 * c >= 16 ? 16 : width - 16 * c;
       F32 acc[R];
+#pragma GCC unroll 4
       for (int r = 0; r < R; ++r) acc[r] = load_n(sums + r * width + 16 * c, n);
       for (int j = 0; j < count; ++j) {
         const F32 value = values.load_at(rows[j] * width + 16 * c, n);
+#pragma GCC unroll 4
         for (int r = 0; r < R; ++r) acc[r] = fma(set1(scores[r][j]), value, acc[r]);
       }
+#pragma GCC unroll 4
       for (int r = 0; r < R; ++r) store_n(sums + r * width + 16 * c, acc[r], n);
     }
   }
@@ -131,22 +137,23 @@ template <int M>
 static inline void panel_product(const float* a, int stride, const float* panel, int k, float* c, int c_stride,
                                  bool adds) {
   F32 sum[M][2];
+#pragma GCC unroll 12
   for (int m = 0; m < M; ++m) {
     sum[m][0] = adds ? load(c + m * c_stride) : zero();
     sum[m][1] = adds ? load(c + m * c_stride + 16) : zero();
   }
   for (int i = 0; i < k; ++i, panel += kPanel) {
     const F32 p0 = load(panel), p1 = load(panel + 16);
+#pragma GCC unroll 12
     for (int m = 0; m < M; ++m) {
       const F32 x = set1(a[m * stride + i]);
       sum[m][0] = fma(x, p0, sum[m][0]);
       sum[m][1] = fma(x, p1, sum[m][1]);
     }
   }
+#pragma GCC unroll 12
   for (int m = 0; m < M; ++m) store(c + m * c_stride, sum[m][0]), store(c + m * c_stride + 16, sum[m][1]);
 }
-
-constexpr int kBlockRows = kMaxRows >= 12 ? 12 : kMaxRows;
 
 struct BlockTile {
   const float* keys;    // [2][head_dim][32]
@@ -228,16 +235,6 @@ static void fill_tile(const KvLayer& kv, const AttentionSpan& span, int from, in
   }
 }
 
-template <int M>
-static void block_rows_of(int rows, const BlockTile& t, const float* q, const int* lows, const int* highs, float* sums,
-                          float* most, float* total, float* scores) {
-  if (rows == M) {
-    block_rows<M>(t, q, lows, highs, sums, most, total, scores);
-  } else if constexpr (M > 1) {
-    block_rows_of<M - 1>(rows, t, q, lows, highs, sums, most, total, scores);
-  }
-}
-
 static void attend_block(const KvLayer& kv, const AttentionSpan& span, const float* queries, const int* lows,
                          const int* highs, int rows, float* out, float* scratch) {
   const int panels = (kv.head_dim + kPanel - 1) / kPanel, width = panels * kPanel;
@@ -253,13 +250,20 @@ static void attend_block(const KvLayer& kv, const AttentionSpan& span, const flo
     const int count = span.to - from < kKeyTile ? span.to - from : kKeyTile;
     fill_tile(kv, span, from, count, panels, keys, values);
     const BlockTile tile{keys, values, from, count, kv.head_dim, panels};
-    for (int row = 0; row < rows; row += kBlockRows) {
-      const int taken = rows - row < kBlockRows ? rows - row : kBlockRows;
+    for (int row = 0, taken = 0; row < rows; row += taken) {
+      taken = rows - row >= kMaxRows ? kMaxRows : rows - row >= 4 && kMaxRows > 4 ? 4 : 1;
       bool sees = false;
       for (int m = row; m < row + taken; ++m) sees |= lows[m] < from + count && highs[m] > from;
       if (!sees) continue;
-      block_rows_of<kBlockRows>(taken, tile, queries + static_cast<int64_t>(row) * kv.head_dim, lows + row, highs + row,
-                                sums + static_cast<int64_t>(row) * width, most + row, total + row, scores);
+      const float* q = queries + static_cast<int64_t>(row) * kv.head_dim;
+      float* sum = sums + static_cast<int64_t>(row) * width;
+      if (taken == kMaxRows) {
+        block_rows<kMaxRows>(tile, q, lows + row, highs + row, sum, most + row, total + row, scores);
+      } else if (taken == 4) {
+        block_rows<4>(tile, q, lows + row, highs + row, sum, most + row, total + row, scores);
+      } else {
+        block_rows<1>(tile, q, lows + row, highs + row, sum, most + row, total + row, scores);
+      }
     }
   }
   for (int r = 0; r < rows; ++r) {

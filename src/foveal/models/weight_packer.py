@@ -1,0 +1,107 @@
+"""From the linears of a loaded model to native matrices: stored codes as they are, the rest rounded on load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+
+from foveal.kernels.native.packed_matrix import NativeMatrix, interleave_halves, pack_dense, pack_quantised
+from foveal.kernels.quantisation.affine import QuantisedWeight, find_scales, quantise
+from foveal.kernels.quantisation.scheme import WeightScheme, effective_group
+from foveal.models.quantised.stored_weight import StoredWeight
+
+__all__ = ["LoadMode", "QuantizeMode", "WeightPacker"]
+
+QuantizeMode = Literal["none", "int8", "int4"]
+LoadMode = Literal["stored", "none", "int8", "int4"]
+"""What native kernels are loaded for: "stored" only where the checkpoint holds codes, otherwise always."""
+
+_INT8 = WeightScheme("int", 8, True, None)
+_SMALLEST_GROUP = 32
+
+
+class WeightPacker:
+    """Packs groups of linears that share an input.
+
+    `stored` holds, by module, weights whose checkpoint has codes already. Others are rounded as `mode` says: int8 per
+    output channel, or int4 in groups of 32 with the scale of the least squared error.
+    """
+
+    def __init__(self, mode: QuantizeMode, stored: Mapping[torch.nn.Module, StoredWeight]) -> None:
+        self.mode = mode
+        self._stored = stored
+
+    def pack(self, modules: Sequence[torch.nn.Linear], *, interleaved: bool = False, head: bool = False) -> NativeMatrix:
+        """One matrix for `modules`; `interleaved` for gate and up. A `head` is rounded to 8 bits at the lowest: its rows
+        are the embedding table's too, and 4 bits cost most there."""
+        bias = None
+        if modules[0].bias is not None:
+            bias = torch.cat([module.bias.detach() for module in modules])
+        bias = interleave_halves(bias) if bias is not None and interleaved else bias
+        codes = self._codes(modules)
+        if codes is None:
+            weight = torch.cat([module.weight.detach() for module in modules]).float()
+            if self.mode == "none":
+                return pack_dense(interleave_halves(weight) if interleaved else weight, bias)
+            codes = self._round(weight, head=head)
+        return pack_quantised(_interleaved(codes) if interleaved else codes, bias)
+
+    def _round(self, weight: torch.Tensor, *, head: bool) -> QuantisedWeight:
+        group = effective_group(weight.shape[1], _SMALLEST_GROUP)
+        if self.mode == "int8" or head or group is None:
+            return quantise(weight, _INT8)
+        scheme = WeightScheme("int", 4, True, group)
+        return quantise(weight, scheme, *find_scales(weight, scheme, "mse"))
+
+    def _codes(self, modules: Sequence[torch.nn.Linear]) -> QuantisedWeight | None:
+        """The stored codes of all `modules`, rounded anew where the kernels do not read them; None if none is stored."""
+        if not any(module in self._stored for module in modules):
+            return None
+        parts = []
+        for module in modules:
+            stored = self._stored.get(module)
+            if stored is None or stored.read_dense is not None:
+                break
+            parts.append(stored.read())
+        if len(parts) < len(modules) or any(part.scheme != parts[0].scheme for part in parts):
+            return quantise(torch.cat([module.weight.detach() for module in modules]).float(), _INT8)
+        joined = _joined(parts)
+        return joined if _is_native(joined) else quantise(joined.dequantise(), _INT8)
+
+
+def _is_native(weight: QuantisedWeight) -> bool:
+    scheme = weight.scheme
+    if scheme.kind != "int":
+        return False
+    if scheme.bits <= 4:
+        return scheme.group is None or scheme.group % _SMALLEST_GROUP == 0
+    return scheme.symmetric and scheme.group is None
+
+
+def _joined(parts: Sequence[QuantisedWeight]) -> QuantisedWeight:
+    """Weights of one scheme below each other."""
+    scheme = parts[0].scheme
+    if len(parts) == 1 and not scheme.per_tensor:
+        return parts[0]
+    zero_point = None
+    if parts[0].zero_point is not None:
+        zero_point = torch.cat([_per_row(part.zero_point, len(part.codes)) for part in parts])
+    scale = torch.cat([_per_row(part.scale, len(part.codes)) for part in parts])
+    if scheme.per_tensor:
+        scheme = WeightScheme(scheme.kind, scheme.bits, scheme.symmetric, None)
+    return QuantisedWeight(torch.cat([part.codes for part in parts]), scale, zero_point, scheme)
+
+
+def _per_row(values: torch.Tensor | None, rows: int) -> torch.Tensor:
+    assert values is not None
+    return values.expand(rows, values.shape[1])
+
+
+def _interleaved(weight: QuantisedWeight) -> QuantisedWeight:
+    """Rows of gate and up in turns. Where turns are padded with zero rows, their scale is 0."""
+    zero_point = None if weight.zero_point is None else interleave_halves(weight.zero_point)
+    return QuantisedWeight(
+        interleave_halves(weight.codes), interleave_halves(weight.scale), zero_point, weight.scheme
+    )
