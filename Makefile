@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?= .demo/foveal-demo
 
-.PHONY: demo test check bench docs setup clean
+.PHONY: demo test check bench docs setup clean kernels sanitize
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch hatchling editables
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch scikit-build-core nanobind cmake ninja
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable . --group dev
 	touch $@
 
@@ -32,6 +32,12 @@ bench: setup  ## The serving table of the README, on the demo VLM
 
 docs: setup  ## Regenerate the reference pages from code
 	$(BIN)/python docs/generate.py
+
+kernels: setup  ## Build what changed of the native kernels
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+
+sanitize: setup  ## The kernel tests under the address and undefined-behaviour sanitizers
+	PYTHON=$(abspath $(BIN)/python) benchmarks/kernels/sanitize.sh
 
 clean:
 	rm -rf $(VENV) .demo

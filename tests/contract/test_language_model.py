@@ -1,15 +1,16 @@
-"""Every family, on both decoders, answers token for token what transformers' `generate` answers."""
+"""Every family, on each decoder that fits it, answers token for token what transformers' `generate` answers."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from foveal.kernels.native.extension import native_kernels
 from support.step_driver import generate
-from support.tiny_models import FAMILIES, FUSED_FAMILIES, NUM_NEW_TOKENS, tiny_cases, tiny_model
+from support.tiny_models import FAMILIES, FUSED_FAMILIES, NATIVE_FAMILIES, NUM_NEW_TOKENS, tiny_cases, tiny_model
 
-CASES = [(family, decoder) for family in FAMILIES for decoder in ("fused", "hf")]
-CASES = [(family, decoder) for family, decoder in CASES if decoder == "hf" or family in FUSED_FAMILIES]
+CASES = [(family, "hf") for family in FAMILIES] + [(family, "fused") for family in FUSED_FAMILIES]
+CASES += [(family, "native") for family in NATIVE_FAMILIES if native_kernels() is not None]
 
 
 @pytest.fixture(autouse=True)

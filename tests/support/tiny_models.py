@@ -24,6 +24,7 @@ from support.tiny_configs import FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 __all__ = [
     "FAMILIES",
     "FUSED_FAMILIES",
+    "NATIVE_FAMILIES",
     "NUM_NEW_TOKENS",
     "TEXT_FAMILIES",
     "VISION_FAMILIES",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 FUSED_FAMILIES = tuple(name for name in FAMILIES if name not in {"gemma3", "gpt2"})
+# Deepstack adds image features after several layers; the native decoder runs all layers in one call.
+NATIVE_FAMILIES = tuple(name for name in FUSED_FAMILIES if name != "qwen3_vl")
 NUM_NEW_TOKENS = 16
 _IMAGE_SIZES = ((40, 28), (28, 56), (64, 60))
 _IMAGE_COUNTS = (1, 0, 2, 3)
