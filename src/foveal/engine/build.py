@@ -33,9 +33,7 @@ def build_engine_loop(config: EngineConfig) -> EngineLoop:
 
     torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)
-    model = load_model(
-        config.model, dtype=config.dtype, decoder=config.decoder, quantize=_load_mode(config)
-    )
+    model = load_model(config.model, dtype=config.dtype, decoder=config.decoder, quantize=_load_mode(config))
     processor = load_processor(config.model)
     eos = model.spec.eos_token_ids
     # Without an end-of-sequence token no guided output could end; such requests are refused when they come.

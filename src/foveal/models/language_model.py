@@ -92,8 +92,9 @@ class TransformersModel:
         return None, None
 
     def _refusal(self, wanted: DecoderKind, reason: str) -> ConfigurationError:
+        misfit = "is not Llama-shaped" if wanted == "fused" else "cannot run natively"
         return ConfigurationError(
-            f"decoder '{wanted}' was asked for, but the text stack of {self.family.model_type} does not fit it: {reason}. "
+            f"decoder '{wanted}' was asked for, but the text stack of {self.family.model_type} {misfit}: {reason}. "
             "Use decoder 'auto'."
         )
 

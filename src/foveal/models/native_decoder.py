@@ -39,7 +39,9 @@ def native_unsupported_reason(decoder: torch.nn.Module) -> str | None:
             if norm is not None and tuple(norm.weight.shape) != (attention.head_dim,):
                 return f"{name} is not a norm of one head"
     shapes = {(a.head_dim, a.scaling, a.q_proj.out_features, a.k_proj.out_features) for a in _attentions(decoder)}
-    epsilons = {norm.variance_epsilon for layer in layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)}
+    epsilons = {
+        norm.variance_epsilon for layer in layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+    }
     if len(shapes) != 1 or len(epsilons | {decoder.norm.variance_epsilon}) != 1:
         return "its layers differ in shape"
     if attention_dim := layers[0].self_attn.head_dim % 2:
@@ -100,7 +102,11 @@ class NativeDecoder:
 
     def _add(self, layer: torch.nn.Module, packer: WeightPacker) -> None:
         attention, mlp = layer.self_attn, layer.mlp
-        groups = ([attention.q_proj, attention.k_proj, attention.v_proj], [attention.o_proj], [mlp.gate_proj, mlp.up_proj])
+        groups = (
+            [attention.q_proj, attention.k_proj, attention.v_proj],
+            [attention.o_proj],
+            [mlp.gate_proj, mlp.up_proj],
+        )
         qkv, out, gate_up = (packer.pack(group, interleaved=len(group) == 2) for group in groups)
         down = packer.pack([mlp.down_proj])
         self._native.add_layer(

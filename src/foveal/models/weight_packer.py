@@ -33,7 +33,9 @@ class WeightPacker:
         self.mode = mode
         self._stored = stored
 
-    def pack(self, modules: Sequence[torch.nn.Linear], *, interleaved: bool = False, head: bool = False) -> NativeMatrix:
+    def pack(
+        self, modules: Sequence[torch.nn.Linear], *, interleaved: bool = False, head: bool = False
+    ) -> NativeMatrix:
         """One matrix for `modules`; `interleaved` for gate and up. A `head` is rounded to 8 bits at the lowest: its rows
         are the embedding table's too, and 4 bits cost most there."""
         bias = None
@@ -102,6 +104,4 @@ def _per_row(values: torch.Tensor | None, rows: int) -> torch.Tensor:
 def _interleaved(weight: QuantisedWeight) -> QuantisedWeight:
     """Rows of gate and up in turns. Where turns are padded with zero rows, their scale is 0."""
     zero_point = None if weight.zero_point is None else interleave_halves(weight.zero_point)
-    return QuantisedWeight(
-        interleave_halves(weight.codes), interleave_halves(weight.scale), zero_point, weight.scheme
-    )
+    return QuantisedWeight(interleave_halves(weight.codes), interleave_halves(weight.scale), zero_point, weight.scheme)

@@ -156,6 +156,25 @@ void rms_norm_rows(Array<const float> x, Array<const float> weight, float epsilo
     operations().rms_norm(x.data() + at, weight.data(), static_cast<int>(width), epsilon, out.data() + at);
 }
 
+// Reads every byte once: what a benchmark divides by the time to get the memory bandwidth of this moment.
+uint64_t read_all(Array<const uint64_t> words, int threads) {
+  const uint64_t* p = words.data();
+  const int64_t count = static_cast<int64_t>(words.size());
+  std::vector<uint64_t> sums(threads * 8);
+  nb::gil_scoped_release released;
+  run_on(threads, [&](int thread) {
+    uint64_t a = 0, b = 0, c = 0, d = 0;
+    int64_t i = count * thread / threads;
+    const int64_t end = count * (thread + 1) / threads;
+    for (; i + 4 <= end; i += 4) a += p[i], b += p[i + 1], c += p[i + 2], d += p[i + 3];
+    for (; i < end; ++i) a += p[i];
+    sums[thread * 8] = a + b + c + d;
+  });
+  uint64_t sum = 0;
+  for (const uint64_t part : sums) sum += part;
+  return sum;
+}
+
 // The KV pool: [layers, slots, kv_heads, head_dim], float32, or int8 with scales [layers, slots, kv_heads].
 class Pool {
  public:
@@ -362,6 +381,7 @@ NB_MODULE(_native, m) {
         arg("scales").none() = nb::none(), arg("minimums").none() = nb::none(), arg("channel").none() = nb::none(),
         arg("bias").none() = nb::none(), arg("group") = 0);
   m.def("linear", &linear, arg("matrix"), arg("x"), arg("out"), arg("finish") = "store", arg("threads") = 1);
+  m.def("read_all", &read_all, arg("words"), arg("threads"));
   m.def("quantise_rows", &quantise_rows);
   m.def("gather_rows", &gather_rows);
   m.def("rms_norm", &rms_norm_rows);

@@ -49,7 +49,9 @@ def pack_quantised(weight: QuantisedWeight, bias: torch.Tensor | None = None) ->
     out_features, in_features = weight.shape
     scheme = weight.scheme
     if scheme.kind != "int":
-        raise ConfigurationError(f"native kernels know integer codes, not {scheme.name}. Dequantise and round it first.")
+        raise ConfigurationError(
+            f"native kernels know integer codes, not {scheme.name}. Dequantise and round it first."
+        )
     padded = -(-in_features // _GROUP) * _GROUP
     group = scheme.group
     if scheme.bits <= 4 and (group is None or group % _GROUP == 0):

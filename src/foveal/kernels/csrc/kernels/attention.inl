@@ -36,20 +36,17 @@ static void attend_rows(const KvLayer& kv, const AttentionSpan& span, const floa
     for (int j = 0; j < count; ++j) {
       rows[j] = slot_of(span, from + j) * kv.kv_heads + span.kv_head;
       F32 acc[R];
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) acc[r] = zero();
+      repeat<R>([&](auto r) FOVEAL_INLINE { acc[r] = zero(); });
       for (int c = 0; c < chunks; ++c) {
         const int n = kWide > 0 || width - 16 * c >= 16 ? 16 : width - 16 * c;
         const F32 key = keys.load_at(rows[j] * width + 16 * c, n);
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) {
+        repeat<R>([&](auto r) FOVEAL_INLINE {
           const float* q = queries + r * width + 16 * c;
           acc[r] = fma(n == 16 ? load(q) : load_n(q, n), key, acc[r]);
-        }
+        });
       }
       const float scale = kv.key_scales != nullptr ? kv.key_scales[rows[j]] : 1.0f;
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) scores[r][j] = reduce_add(acc[r]) * scale;
+      repeat<R>([&](auto r) FOVEAL_INLINE { scores[r][j] = reduce_add(acc[r]) * scale; });
     }
     for (int r = 0; r < R; ++r) {
       const F32 score = load(scores[r]);
@@ -75,15 +72,12 @@ static void attend_rows(const KvLayer& kv, const AttentionSpan& span, const floa
     for (int c = 0; c < chunks; ++c) {
       const int n = kWide > 0 || width - 16 * c >= 16 ? 16 : width - 16 * c;
       F32 acc[R];
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) acc[r] = load_n(sums + r * width + 16 * c, n);
+      repeat<R>([&](auto r) FOVEAL_INLINE { acc[r] = load_n(sums + r * width + 16 * c, n); });
       for (int j = 0; j < count; ++j) {
         const F32 value = values.load_at(rows[j] * width + 16 * c, n);
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) acc[r] = fma(set1(scores[r][j]), value, acc[r]);
+        repeat<R>([&](auto r) FOVEAL_INLINE { acc[r] = fma(set1(scores[r][j]), value, acc[r]); });
       }
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) store_n(sums + r * width + 16 * c, acc[r], n);
+      repeat<R>([&](auto r) FOVEAL_INLINE { store_n(sums + r * width + 16 * c, acc[r], n); });
     }
   }
   for (int r = 0; r < R; ++r) most[r] = largest[r], total[r] = weight_sum[r];
@@ -137,22 +131,22 @@ template <int M>
 static inline void panel_product(const float* a, int stride, const float* panel, int k, float* c, int c_stride,
                                  bool adds) {
   F32 sum[M][2];
-#pragma GCC unroll 12
-  for (int m = 0; m < M; ++m) {
+  repeat<M>([&](auto m) FOVEAL_INLINE {
     sum[m][0] = adds ? load(c + m * c_stride) : zero();
     sum[m][1] = adds ? load(c + m * c_stride + 16) : zero();
-  }
+  });
   for (int i = 0; i < k; ++i, panel += kPanel) {
     const F32 p0 = load(panel), p1 = load(panel + 16);
-#pragma GCC unroll 12
-    for (int m = 0; m < M; ++m) {
+    repeat<M>([&](auto m) FOVEAL_INLINE {
       const F32 x = set1(a[m * stride + i]);
       sum[m][0] = fma(x, p0, sum[m][0]);
       sum[m][1] = fma(x, p1, sum[m][1]);
-    }
+    });
   }
-#pragma GCC unroll 12
-  for (int m = 0; m < M; ++m) store(c + m * c_stride, sum[m][0]), store(c + m * c_stride + 16, sum[m][1]);
+  repeat<M>([&](auto m) FOVEAL_INLINE {
+    store(c + m * c_stride, sum[m][0]);
+    store(c + m * c_stride + 16, sum[m][1]);
+  });
 }
 
 struct BlockTile {

@@ -1,3 +1,20 @@
+// Calls f(Index<0>), .. f(Index<N - 1>). Loops over arrays of registers are written so because compilers unroll too late
+// to keep such arrays in registers.
+#define FOVEAL_INLINE __attribute__((always_inline))
+
+template <int I>
+struct Index {
+  constexpr operator int() const { return I; }
+};
+
+template <int N, typename F>
+FOVEAL_INLINE static inline void repeat(F&& f) {
+  if constexpr (N > 0) {
+    repeat<N - 1>(f);
+    f(Index<N - 1>{});
+  }
+}
+
 // exp(x), relative error below 2e-7. Source: Cephes expf, range reduction by ln 2 in two parts.
 static inline F32 exponential(F32 x) {
   x = max(set1(-87.0f), min(set1(88.0f), x));
