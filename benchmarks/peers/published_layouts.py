@@ -19,10 +19,15 @@ _AWQ_PLACES = (0, 2, 4, 6, 1, 3, 5, 7)
 Array = npt.NDArray[np.generic]
 
 
-def read_gptq(qweight: Array, qzeros: Array, scales: Array, g_idx: Array, bits: int) -> npt.NDArray[np.float32]:
-    """int32 [in * bits / 32, out], int32 [groups, out * bits / 32], [groups, out], int32 [in] -> weight [out, in]."""
+def read_gptq(
+    qweight: Array, qzeros: Array, scales: Array, g_idx: Array, bits: int, version: int
+) -> npt.NDArray[np.float32]:
+    """int32 [in * bits / 32, out], int32 [groups, out * bits / 32], [groups, out], int32 [in] -> weight [out, in].
+
+    Version 1 stores zero points less one.
+    """
     codes = _fields(qweight.T, bits).T
-    zero_points = _fields(qzeros, bits) + 1
+    zero_points = _fields(qzeros, bits) + (version == 1)
     return ((codes - zero_points[g_idx]) * scales.astype(np.float32)[g_idx]).T.astype(np.float32)
 
 

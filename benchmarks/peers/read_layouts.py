@@ -10,6 +10,7 @@ python benchmarks/peers/read_layouts.py --model LANGUAGE_MODEL --gptqmodel-pytho
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -78,11 +79,14 @@ def dense_logits(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) ->
 def by_numpy(checkpoint: Path, bits: int) -> Weights:
     stored = load_file(checkpoint / "model.safetensors")
     names = [name.removesuffix(".qweight") for name in stored if name.endswith(".qweight")]
+    layout = json.loads((checkpoint / "config.json").read_text())["quantization_config"].get("checkpoint_format")
+    version = 2 if layout == "gptq_v2" else 1
     read = {}
     for name in names:
         parts = {part: stored[f"{name}.{part}"].numpy() for part in ("qweight", "qzeros", "scales")}
         ordered = f"{name}.g_idx" in stored
-        weight = read_gptq(**parts, g_idx=stored[f"{name}.g_idx"].numpy(), bits=bits) if ordered else read_awq(**parts)
+        order = {"g_idx": stored[f"{name}.g_idx"].numpy(), "bits": bits, "version": version} if ordered else None
+        weight = read_awq(**parts) if order is None else read_gptq(**parts, **order)
         read[name] = torch.from_numpy(weight.copy())
     return read
 
