@@ -125,5 +125,5 @@ def test_an_unknown_preset_lists_the_known_ones() -> None:
 
 
 def test_auto_is_no_file() -> None:
-    with pytest.raises(ConfigurationError, match="chosen for a model"):
+    with pytest.raises(ConfigurationError, match="chosen by measuring a model"):
         load_recipe("auto")
