@@ -100,9 +100,7 @@ def build_loop(
     sampler = Sampler(model.spec.vocab_size)
     runner = Runner(model, kv_cache, sampler)
     clock = clock or MonotonicClock()
-    speculator = build_speculator(
-        config, runner, sampler, clock, context_limit=scheduler.context_limit, draft=draft
-    )
+    speculator = build_speculator(config, runner, sampler, clock, context_limit=scheduler.context_limit, draft=draft)
     return EngineLoop(scheduler, runner, clock, max_model_len, guide_factory, speculator)
 
 

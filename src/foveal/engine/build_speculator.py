@@ -85,7 +85,10 @@ def _draft_proposer(
     token_bytes = draft.spec.kv_bytes_per_token(draft.dtype.itemsize)
     pool_tokens = min(config.max_num_seqs * context_limit, DRAFT_POOL_BYTES // token_bytes)
     vocabulary = DraftVocabulary(
-        draft, target.vocab_size, size=config.draft_vocabulary, always=(*target.eos_token_ids, *draft.spec.eos_token_ids)
+        draft,
+        target.vocab_size,
+        size=config.draft_vocabulary,
+        always=(*target.eos_token_ids, *draft.spec.eos_token_ids),
     )
     return DraftModelProposer(draft, vocabulary, sampler, runner.cached_feature, pool_tokens=pool_tokens)
 

@@ -33,9 +33,7 @@ class StepDraft:
     has_prefill: bool = False
     """A chunk of a prompt is scheduled."""
 
-    def add_row(
-        self, request: Request, start: int, end: int, num_samples: int, drafts: tuple[int, ...] = ()
-    ) -> None:
+    def add_row(self, request: Request, start: int, end: int, num_samples: int, drafts: tuple[int, ...] = ()) -> None:
         """Compute committed tokens [start, end) and the drafts behind them."""
         count = end - start + len(drafts)
         self.rows.append(ScheduledRow(request.request_id, start, count, num_samples, drafts))

@@ -93,7 +93,9 @@ class DraftModelProposer:
         """None where the draft cannot help: no room in its pool or its context, or the image's features are gone."""
         request = job.request
         sequence = self._pool.use(request.request_id)
-        sequence.rewind(request.num_tokens - 1)  # the last token is computed again where the last proposal came to nothing
+        sequence.rewind(
+            request.num_tokens - 1
+        )  # the last token is computed again where the last proposal came to nothing
         committed = request.token_slice(sequence.num_verified, request.num_tokens)
         first = sequence.num_verified
         start = sequence.keep([*committed, *job.prefix], len(committed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from statistics import median
+from statistics import median_low
 
 __all__ = ["StepCost"]
 
@@ -34,7 +34,7 @@ class StepCost:
             insort(self._sizes, size)
         readings = self._readings[size]
         readings.append(seconds)
-        self._medians[size] = median(readings)
+        self._medians[size] = median_low(readings)
 
     def estimate(self, num_tokens: int) -> float | None:
         """Seconds; None before the first reading. Between readings linear, beyond them by `GROWTH`."""
@@ -50,13 +50,13 @@ class StepCost:
             share = (size - low) / (high - low)
             return self._medians[low] * (1 - share) + self._medians[high] * share
         nearest = self._sizes[min(right, len(self._sizes) - 1)]
-        return self._medians[nearest] * (size / nearest) ** GROWTH
+        return self._medians[nearest] * float((size / nearest) ** GROWTH)
 
     def relative(self, num_tokens: int, to: int) -> float:
         """estimate(num_tokens) / estimate(to), by `GROWTH` alone before the first reading."""
         seconds, base = self.estimate(num_tokens), self.estimate(to)
         if seconds is None or base is None:
-            return (num_tokens / to) ** GROWTH
+            return float((num_tokens / to) ** GROWTH)
         return seconds / base
 
 
