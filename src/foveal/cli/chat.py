@@ -60,6 +60,7 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0 always takes the most likely token.")] = 0.0,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     dtype: flags.Dtype = "auto",
+    speculate: flags.Speculate = None,
     threads: flags.Threads = None,
     require_passport: flags.RequirePassport = False,
     require_verdict: flags.RequireVerdict = False,
@@ -71,6 +72,7 @@ def chat(
     config = EngineConfig(
         model=model,
         dtype=dtype,  # type: ignore[arg-type]
+        speculate=speculate,
         num_threads=threads,
         max_num_seqs=1,
         preprocess_workers=1,

@@ -159,6 +159,7 @@ class EngineLoop:
             prompt_tokens=counters.prompt_tokens,
             generation_tokens=counters.generation_tokens,
             encoded_images=counters.encoded_images,
+            **({} if self.speculator is None else self.speculator.counters.as_stats()),
         )
 
     def _drafts(self) -> dict[str, list[int]]:

@@ -24,6 +24,9 @@ PLAIN_EVERY = 64
 DRAFT_STEP_SHARE = 0.15
 """What one step of a draft model takes of a plain step, until measured."""
 
+DRAFT_SHARE_WEIGHT = 0.2
+"""Of the latest reading."""
+
 SHARED_DECAY = 0.98
 """The acceptance over all requests fades slowly: it is where new requests start."""
 
@@ -65,8 +68,8 @@ class Speculator:
         self._controls: dict[str, dict[str, DraftControl]] = {}
         """request id -> proposer name -> control"""
         self._step_cost = StepCost()
-        self._draft_cost = StepCost()
-        """By requests drafted for: seconds of one step of the draft model."""
+        self._draft_share = DRAFT_STEP_SHARE
+        """What one step of the draft model takes of a plain step for as many requests."""
         self._in_flight: dict[str, list[tuple[str, int]]] = {}
         """request id -> (proposer name, drafts) in order, of the step being executed."""
         self._steps_since_plain = PLAIN_EVERY
@@ -177,9 +180,7 @@ class Speculator:
 
     def _price(self, num_offers: int) -> float:
         """Share of a plain step that one token of the draft model takes one of `num_offers` requests."""
-        draft_s, step_s = self._draft_cost.estimate(num_offers), self._step_cost.estimate(num_offers)
-        share = DRAFT_STEP_SHARE if draft_s is None or step_s is None else draft_s / step_s
-        return share / num_offers
+        return self._draft_share / num_offers
 
     def _add_paid(self, proposer: Proposer, offer: _Offer, free: Candidate, num_offers: int) -> Candidate:
         """Let the draft model go on behind forced tokens, or in place of looked-up ones where that promises more."""
@@ -230,9 +231,14 @@ class Speculator:
         drafted = proposer.propose(jobs)
         rounds = max(map(len, drafted))
         if rounds > 1:  # the first one may have read a whole prompt
-            self._draft_cost.observe(len(jobs), (self._clock.now_s() - started) / rounds)
+            self._note_draft_step((self._clock.now_s() - started) / rounds, len(jobs))
         for offer, tokens in zip(asked, drafted, strict=True):
             self._extend(offer, proposer, tokens)
+
+    def _note_draft_step(self, seconds: float, num_rows: int) -> None:
+        plain_s = self._step_cost.estimate(num_rows)
+        if seconds > 0.0 and plain_s is not None:
+            self._draft_share += DRAFT_SHARE_WEIGHT * (min(1.0, seconds / plain_s) - self._draft_share)
 
     def _take(self, offers: Sequence[_Offer], lengths: Sequence[int]) -> dict[str, list[int]]:
         drafts = {}

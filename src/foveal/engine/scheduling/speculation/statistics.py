@@ -25,9 +25,10 @@ class SpeculationCounters:
         default_factory=lambda: {name: ProposerCounters() for name in PROPOSERS}
     )
 
-    @property
-    def mean_accepted_length(self) -> float:
-        """Tokens a verification yields, the target's own included; 0.0 before the first."""
-        if not self.rounds:
-            return 0.0
-        return 1.0 + sum(counters.accepted for counters in self.proposers.values()) / self.rounds
+    def as_stats(self) -> dict[str, int]:
+        """Under the names that EngineStats gives them."""
+        stats = {"spec_rounds": self.rounds}
+        for name, counters in self.proposers.items():
+            stats[f"spec_drafted_{name}"] = counters.drafted
+            stats[f"spec_accepted_{name}"] = counters.accepted
+        return stats
