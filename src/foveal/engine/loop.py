@@ -300,4 +300,6 @@ class EngineLoop:
         while self.has_work:
             self.step()
         self.scheduler.clear_caches()
+        if self.speculator is not None:
+            self.speculator.reset()
         return time.perf_counter() - started

@@ -57,21 +57,25 @@ class Speculator:
         adaptive: bool = True,
     ) -> None:
         """`most_tokens` a round from each proposer; without `adaptive` always as many as there are, as a baseline."""
-        self.counters = SpeculationCounters()
         self._free = [proposer for proposer in proposers if proposer.is_free]
         self._paid = next((proposer for proposer in proposers if not proposer.is_free), None)
         self._clock = clock
         self._most_tokens = most_tokens
         self._context_limit = context_limit
         self._adaptive = adaptive
-        self._shared = {proposer.name: AcceptanceRate(decay=SHARED_DECAY) for proposer in proposers}
         self._controls: dict[str, dict[str, DraftControl]] = {}
         """request id -> proposer name -> control"""
+        self._in_flight: dict[str, list[tuple[str, int]]] = {}
+        """request id -> (proposer name, drafts) in order, of the step being executed."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was counted and learned: after a warm-up, which says nothing about real requests."""
+        self.counters = SpeculationCounters()
+        self._shared = {proposer.name: AcceptanceRate(decay=SHARED_DECAY) for proposer in self._proposers()}
         self._step_cost = StepCost()
         self._draft_share = DRAFT_STEP_SHARE
         """What one step of the draft model takes of a plain step for as many requests."""
-        self._in_flight: dict[str, list[tuple[str, int]]] = {}
-        """request id -> (proposer name, drafts) in order, of the step being executed."""
         self._steps_since_plain = PLAIN_EVERY
 
     @property
