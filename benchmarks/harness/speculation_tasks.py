@@ -47,8 +47,9 @@ _RECORDS = (
     "Springfield, on Tuesday morning between nine and eleven; the phone number for questions is 555 0134.",
 )
 _CAPTIONS = (
-    "The picture shows one red circle on a white background. The red circle is on the left side of the picture.",
-    "The picture shows two blue squares on a white background. The blue squares are on the right side of the picture.",
+    "Part 1: there is a red circle on the left side of the picture.",
+    "Part 2: there is a blue square on the right side of the picture.",
+    "Part 3: there is a",
 )
 
 
@@ -82,15 +83,16 @@ class Answer:
 def make_tasks(processor: Processor, num_tokens: int) -> dict[str, list[Task]]:
     """A few requests of each kind, `num_tokens` long (JSON: as long as it needs, about 100)."""
     images = [Image.open(path).convert("RGB") for path in sorted(_IMAGES.glob("*.png"))][:2]
-    greedy = SamplingParams(max_tokens=num_tokens, temperature=0.0, ignore_eos=True)
+    # The end token is forbidden rather than passed over: what follows it is another conversation.
+    greedy = SamplingParams(max_tokens=num_tokens, min_tokens=num_tokens, temperature=0.0)
     guided = SamplingParams(max_tokens=200, temperature=0.0, guided=GuidedDecoding(json_schema=_SCHEMA))
     hot = SamplingParams(max_tokens=num_tokens, temperature=2.0, ignore_eos=True)
     tasks: dict[str, list[Task]] = {name: [] for name in TASKS}
     for k, image in enumerate(images):
         tasks["json"].append(Task("json", _ask(processor, "List the shapes of this picture as JSON.", image), guided))
-        shots = "".join(f"{text}\n" for text in _CAPTIONS)
-        question = f"{shots}Describe this picture in the same way, one sentence for each shape."
-        tasks["captions"].append(Task("captions", _ask(processor, question, image), greedy))
+        # The answer has begun: it goes on in the same pattern.
+        captions = _ask(processor, "Describe the picture part by part.", image, begun=" ".join(_CAPTIONS))
+        tasks["captions"].append(Task("captions", captions, greedy))
         records = [record.replace("Order ", f"Order {k}") for record in _RECORDS]
         text = f"Text: {records[0]}\nCopy: {records[0]}\n\nText: {records[1]}\nCopy:"
         tasks["extraction"].append(Task("extraction", processor.prepare(text), greedy))
@@ -100,12 +102,12 @@ def make_tasks(processor: Processor, num_tokens: int) -> dict[str, list[Task]]:
     return tasks
 
 
-def _ask(processor: Processor, question: str, image: Image.Image | None = None) -> PromptInput:
+def _ask(processor: Processor, question: str, image: Image.Image | None = None, begun: str = "") -> PromptInput:
     parts = [{"type": "text", "text": question}]
     if image is not None:
         parts.insert(0, {"type": "image"})
     text = processor.apply_chat_template([{"role": "user", "content": parts}])
-    return processor.prepare(text, [] if image is None else [image])
+    return processor.prepare(text + begun, [] if image is None else [image])
 
 
 def answer(loop: EngineLoop, tasks: Sequence[Task], feature_row_bytes: int) -> list[Answer]:

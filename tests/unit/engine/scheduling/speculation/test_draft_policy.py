@@ -61,7 +61,7 @@ def test_free_verification_takes_everything_and_dear_verification_nothing() -> N
 
 def test_a_doubtful_draft_is_cut_where_the_next_token_no_longer_pays() -> None:
     cost = linear_cost(9.0, 1.0)  # a further token takes a tenth of a plain step
-    assert choose_lengths([offer(0.5, 8)], 1, cost) == [3]  # 0.5, 0.25, 0.125 pay; 0.0625 does not
+    assert choose_lengths([offer(0.5, 8)], 1, cost) == [2]  # 1.75 tokens in 1.2 beat 1.875 in 1.3 and 1.5 in 1.1
 
 
 def test_drafting_stops_as_the_batch_fills() -> None:
@@ -71,6 +71,15 @@ def test_drafting_stops_as_the_batch_fills() -> None:
     assert totals == sorted(totals, reverse=True)
     assert totals[0] > 0
     assert totals[-1] == 0
+
+
+def test_a_jump_in_the_price_of_a_step_is_not_jumped_over_in_vain() -> None:
+    """Up to 3 tokens take what 1 takes, 4 and more take twice as long."""
+    cost = StepCost()
+    for tokens in range(1, 12):
+        cost.observe(tokens, 1.0 if tokens <= 3 else 2.0)
+    assert choose_lengths([offer(0.6, 8)], 1, cost) == [2]
+    assert choose_lengths([offer(0.95, 8)], 1, cost) == [8]
 
 
 def test_a_hopeless_request_does_not_ride_on_a_good_one() -> None:
