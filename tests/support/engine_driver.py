@@ -25,7 +25,14 @@ def greedy(max_tokens: int, **options: object) -> SamplingParams:
 class EngineDriver:
     """An engine on a manual clock; checks the block account after every step."""
 
-    def __init__(self, model: LanguageModel, *, guide_factory: GuideFactory | None = None, **config: object) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        guide_factory: GuideFactory | None = None,
+        draft: LanguageModel | None = None,
+        **config: object,
+    ) -> None:
         options: dict[str, object] = {"num_kv_blocks": 400, "block_size": 4, "max_num_batched_tokens": 11} | config
         self.clock = ManualClock()
         self.loop: EngineLoop = build_loop(
@@ -33,6 +40,7 @@ class EngineDriver:
             model,
             clock=self.clock,
             guide_factory=guide_factory,
+            draft=draft,
         )
         self.loop.check_every_step = True
         self.tokens: dict[tuple[str, int], list[int]] = {}
@@ -82,6 +90,7 @@ class EngineDriver:
         assert not self.loop.has_work, f"not finished after {limit} steps"
         self.loop.check_idle()
         assert self.loop.runner.num_held == 0
+        assert self.loop.speculator is None or self.loop.speculator.num_held == 0
 
     def answers(self, prompts: Sequence[PromptInput], sampling: SamplingParams) -> list[list[int]]:
         names = [self.add(prompt, replace(sampling)) for prompt in prompts]

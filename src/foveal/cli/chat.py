@@ -62,6 +62,7 @@ def chat(
     dtype: flags.Dtype = "auto",
     quantize: flags.Quantize = "none",
     kv_dtype: flags.KvDtype = "auto",
+    speculate: flags.Speculate = None,
     threads: flags.Threads = None,
     require_passport: flags.RequirePassport = False,
     require_verdict: flags.RequireVerdict = False,
@@ -75,6 +76,7 @@ def chat(
         dtype=dtype,  # type: ignore[arg-type]
         quantize=quantize,  # type: ignore[arg-type]
         kv_dtype=kv_dtype,  # type: ignore[arg-type]
+        speculate=speculate,
         num_threads=threads,
         max_num_seqs=1,
         preprocess_workers=1,

@@ -10,6 +10,7 @@ __all__ = [
     "Batching",
     "BlockSize",
     "Decoder",
+    "DraftVocabulary",
     "Dtype",
     "KvBlocks",
     "KvCache",
@@ -23,6 +24,9 @@ __all__ = [
     "Quantize",
     "RequirePassport",
     "RequireVerdict",
+    "Speculate",
+    "SpeculateAdaptive",
+    "SpeculateTokens",
     "Threads",
 ]
 
@@ -65,6 +69,26 @@ RequirePassport = Annotated[
 RequireVerdict = Annotated[
     bool,
     typer.Option("--require-verdict", help="Refuse a model that the quality gate has not accepted; checks files too."),
+]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        help="Guess tokens ahead and verify them: ngram, grammar, draft:PATH, auto (grammar and ngram), or several with "
+        "commas.  [default: off]",
+        show_default=False,
+    ),
+]
+SpeculateTokens = Annotated[int, typer.Option(help="Most tokens guessed per request and step; adapts from 2 to this.")]
+SpeculateAdaptive = Annotated[
+    bool,
+    typer.Option(
+        "--speculate-adaptive/--no-speculate-adaptive",
+        help="Guess as far as it pays; without, always --speculate-tokens: a baseline to compare with.",
+    ),
+]
+DraftVocabulary = Annotated[
+    int | None,
+    typer.Option(help="Tokens that a draft model can guess: its lowest ids, which are the most frequent. 0 for all."),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads of the engine.  [default: all]", show_default=False)

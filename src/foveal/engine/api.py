@@ -68,6 +68,20 @@ class EngineStats:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     encoded_images: int = 0
+    spec_rounds: int = 0
+    """Verifications of drafts."""
+    spec_drafted_grammar: int = 0
+    spec_drafted_ngram: int = 0
+    spec_drafted_draft: int = 0
+    spec_accepted_grammar: int = 0
+    spec_accepted_ngram: int = 0
+    spec_accepted_draft: int = 0
+
+    @property
+    def spec_mean_accepted_length(self) -> float:
+        """Tokens that a verification yields, the target's own included; 0.0 before the first."""
+        accepted = self.spec_accepted_grammar + self.spec_accepted_ngram + self.spec_accepted_draft
+        return 1.0 + accepted / self.spec_rounds if self.spec_rounds else 0.0
 
 
 class EngineClient(Protocol):

@@ -10,6 +10,7 @@ import torch
 from foveal.artifacts.verification import require_accepted, verify
 from foveal.core.clock import Clock, MonotonicClock
 from foveal.core.errors import ConfigurationError, PassportMissingError
+from foveal.engine.build_speculator import build_speculator, load_draft
 from foveal.engine.config import EngineConfig
 from foveal.engine.execution.guided import GuideFactory
 from foveal.engine.execution.kv_pool import allocate_kv_cache, blocks_that_fit
@@ -38,7 +39,7 @@ def build_engine_loop(config: EngineConfig) -> EngineLoop:
     eos = model.spec.eos_token_ids
     # Without an end-of-sequence token no guided output could end; such requests are refused when they come.
     guides = GuideFactory(processor.tokenizer, eos) if eos and processor.tokenizer.is_fast else None
-    loop = build_loop(config, model, guide_factory=guides)
+    loop = build_loop(config, model, guide_factory=guides, draft=load_draft(config))
     if config.warmup:
         loop.warm_up()
     return loop
@@ -72,8 +73,9 @@ def build_loop(
     *,
     guide_factory: GuideFactory | None = None,
     clock: Clock | None = None,
+    draft: LanguageModel | None = None,
 ) -> EngineLoop:
-    """An engine around a model that is already loaded (tests and tools)."""
+    """An engine around models that are already loaded (tests and tools); `draft` is what `load_draft` returns."""
     max_model_len = _max_model_len(config, model)
     kv_dtype = torch.int8 if config.kv_dtype == "int8" else model.dtype
     if kv_dtype == torch.int8 and getattr(model, "native", None) is None:
@@ -109,8 +111,11 @@ def build_loop(
     kv_cache = allocate_kv_cache(
         model.spec, num_blocks=num_blocks, block_size=config.block_size, dtype=kv_dtype, device=model.device
     )
-    runner = Runner(model, kv_cache, Sampler(model.spec.vocab_size))
-    return EngineLoop(scheduler, runner, clock or MonotonicClock(), max_model_len, guide_factory)
+    sampler = Sampler(model.spec.vocab_size)
+    runner = Runner(model, kv_cache, sampler)
+    clock = clock or MonotonicClock()
+    speculator = build_speculator(config, runner, sampler, clock, context_limit=scheduler.context_limit, draft=draft)
+    return EngineLoop(scheduler, runner, clock, max_model_len, guide_factory, speculator)
 
 
 def _max_model_len(config: EngineConfig, model: LanguageModel) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foveal.core.errors import ConfigurationError
+from foveal.engine.speculate_option import SpeculateOption
 
 __all__ = ["Batching", "Decoder", "Dtype", "EngineConfig", "KvDtype", "Quantize"]
 
@@ -17,6 +18,7 @@ KvDtype = Literal["auto", "int8"]
 Batching = Literal["continuous", "static"]
 
 MIB = 1 << 20
+MAX_SPECULATE_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,14 @@ class EngineConfig:
     """"static" is a baseline to compare with: a batch is admitted only when the last one is done."""
     kv_cache: bool = True
     """False is a baseline to compare with: every step recomputes the whole sequence."""
+    speculate: str | None = None
+    """Who guesses tokens ahead: ngram, grammar, draft:PATH, auto (grammar and ngram), or several with commas."""
+    speculate_tokens: int = 8
+    """Most tokens that are guessed per request and step; how many adapts between 2 and this."""
+    speculate_adaptive: bool = True
+    """False is a baseline to compare with: always `speculate_tokens`, whether it pays or not."""
+    draft_vocabulary: int | None = 16384
+    """Tokens that a draft model can propose, the lowest ids (the most frequent ones); None for all."""
     num_threads: int | None = None
     preprocess_workers: int = 2
     max_images_per_request: int = 16
@@ -89,9 +99,11 @@ class EngineConfig:
             ("max_model_len", self.max_model_len),
             ("num_kv_blocks", self.num_kv_blocks),
             ("num_threads", self.num_threads),
+            ("draft_vocabulary", self.draft_vocabulary),
         ):
             if value is not None:
                 self._at_least(name, value, 1)
+        self._check_speculation()
         if not 0.0 < self.memory_utilization <= 0.95:
             raise ConfigurationError(
                 f"memory_utilization is {self.memory_utilization}; it must be above 0 and at most 0.95, because the "
@@ -106,6 +118,19 @@ class EngineConfig:
     @property
     def threads(self) -> int:
         return self.num_threads or len(os.sched_getaffinity(0))
+
+    def _check_speculation(self) -> None:
+        self._at_least("speculate_tokens", self.speculate_tokens, 1)
+        if self.speculate_tokens > MAX_SPECULATE_TOKENS:
+            raise ConfigurationError(
+                f"speculate_tokens is {self.speculate_tokens}; it must be at most {MAX_SPECULATE_TOKENS}: so many guesses "
+                "in a row are hardly ever right"
+            )
+        if self.speculate is None:
+            return
+        SpeculateOption.parse(self.speculate)
+        if not self.kv_cache:
+            raise ConfigurationError("--speculate needs the KV cache; leave --no-kv-cache out")
 
     @staticmethod
     def _at_least(name: str, value: int, low: int) -> None:

@@ -14,6 +14,7 @@ from foveal.core.sampling_params import SamplingParams
 from foveal.engine.api import EngineStats
 from foveal.engine.execution.guided import Guide, GuideFactory
 from foveal.engine.execution.runner import Runner, StepResult
+from foveal.engine.execution.speculator import Speculator
 from foveal.engine.ipc import TokenEvent
 from foveal.engine.outputs import TokenLogprob
 from foveal.engine.scheduling.events import TokenEvent as CommittedTokens
@@ -57,12 +58,14 @@ class EngineLoop:
         clock: Clock,
         max_model_len: int,
         guide_factory: GuideFactory | None = None,
+        speculator: Speculator | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.runner = runner
         self.max_model_len = max_model_len
         self._clock = clock
         self._guides = guide_factory
+        self.speculator = speculator
         self._waterfalls: dict[str, _Waterfall] = {}
         self.check_every_step = False
         """Tests set it: verify the block account after each step, not only when idle."""
@@ -94,7 +97,7 @@ class EngineLoop:
     def abort(self, group_id: str) -> None:
         """End all choices of a request, in whatever state. Unknown ids are ignored: they may just have finished."""
         for request in self.scheduler.abort_group(group_id):
-            self.runner.forget_choice(request.request_id)
+            self._forget_choice(request)
         self._forget_group(group_id)
 
     def finish_choice(self, group_id: str, index: int) -> None:
@@ -102,18 +105,19 @@ class EngineLoop:
         waterfall = self._waterfalls.get(group_id)
         for request in self._choices(group_id, index):
             self.scheduler.finish(request.request_id, FinishReason.STOP)
-            self.runner.forget_choice(request.request_id)
+            self._forget_choice(request)
             if waterfall is not None:
                 self._choice_ended(request, waterfall)
 
     def step(self) -> list[TokenEvent]:
         """Compute one step and return what it means for requests: new tokens, ends, time-outs."""
         events = self._expire()
-        plan = self.scheduler.schedule(self._clock.now_s())
+        plan = self.scheduler.schedule(self._clock.now_s(), self._drafts())
         if not plan.rows:
             return events
         requests = self._requests_of(plan)
         self._note_first_schedule(requests.values())
+        started_s = self._clock.now_s()
         try:
             result = self.runner.execute(plan, requests)
         except Exception:
@@ -121,12 +125,14 @@ class EngineLoop:
             self.runner.drop_features(item.content_hash for item in plan.encode)
             return events + self._end(self.scheduler.fail(plan))
         now_s = self._clock.now_s()
+        if self.speculator is not None:
+            self.speculator.observe(plan, result.samples, now_s - started_s)
         for group_id in {requests[item.request_id].group_id for item in plan.encode}:
             if (waterfall := self._waterfalls.get(group_id)) is not None:
                 waterfall.encode_s += result.encode_s
         ids = {name: [token.token_id for token in tokens] for name, tokens in result.samples.items()}
         committed = self.scheduler.commit(plan, ids, now_s)
-        events += self._publish(committed, result, now_s)
+        events += self._publish(plan, committed, result, now_s)
         if self.check_every_step:
             self.scheduler.check_integrity()
         return events
@@ -153,7 +159,13 @@ class EngineLoop:
             prompt_tokens=counters.prompt_tokens,
             generation_tokens=counters.generation_tokens,
             encoded_images=counters.encoded_images,
+            **({} if self.speculator is None else self.speculator.counters.as_stats()),
         )
+
+    def _drafts(self) -> dict[str, list[int]]:
+        if self.speculator is None or not (decoding := self.scheduler.decoding):
+            return {}
+        return self.speculator.propose(decoding, self.runner.sampling_rows)
 
     def _requests_of(self, plan: StepPlan) -> dict[str, Request]:
         names = {row.request_id for row in plan.rows} | {item.request_id for item in plan.encode}
@@ -171,8 +183,10 @@ class EngineLoop:
                 waterfall.queue_s = max(1e-9, request.scheduled_s - waterfall.queued_s)
                 waterfall.cached_tokens = request.num_cached_tokens
 
-    def _publish(self, committed: list[CommittedTokens], result: StepResult, now_s: float) -> list[TokenEvent]:
-        logprobs = self._logprobs(result)
+    def _publish(
+        self, plan: StepPlan, committed: list[CommittedTokens], result: StepResult, now_s: float
+    ) -> list[TokenEvent]:
+        logprobs = self._logprobs(result, plan)
         # Children fork from their parent's grammar before the parent's own token advances it.
         for event in committed:
             child = event.request
@@ -190,21 +204,29 @@ class EngineLoop:
                 # The grammar ran out of its work budget: what was generated is an invalid beginning.
                 reason = FinishReason.ERROR
                 self.scheduler.finish(request.request_id, reason)
-            published.append(self._event(request, event.token_ids, reason, logprobs.get(request.request_id)))
+            # Behind a token that ends the request, accepted drafts and their log-probabilities are dropped.
+            known = logprobs.get(request.request_id)
+            described = None if known is None else known[: len(event.token_ids)]
+            published.append(self._event(request, event.token_ids, reason, described))
             if reason is not None:
                 ended.append(request)
         for request in ended:
-            self.runner.forget_choice(request.request_id)
+            self._forget_choice(request)
             self._choice_ended(request, self._waterfalls[request.group_id])
         return published
 
-    def _logprobs(self, result: StepResult) -> dict[str, tuple[TokenLogprob, ...]]:
-        """By request id of each choice; a row that completed an n-choice prompt has one sample per choice."""
+    def _logprobs(self, result: StepResult, plan: StepPlan) -> dict[str, tuple[TokenLogprob, ...]]:
+        """By request id of each choice; a row that completed an n-choice prompt has one sample per choice, one with
+        drafts several of the same choice."""
         found = {}
-        for name, tokens in result.samples.items():
-            for k, token in enumerate(tokens):
-                if token.logprob is not None:
-                    found[name if k == 0 else f"{name}#{k}"] = (token.logprob,)
+        for row in plan.rows:
+            tokens = result.samples.get(row.request_id, ())
+            described = tuple(token.logprob for token in tokens if token.logprob is not None)
+            if described and row.draft_token_ids:
+                found[row.request_id] = described
+            else:
+                for k, logprob in enumerate(described):
+                    found[row.request_id if k == 0 else f"{row.request_id}#{k}"] = (logprob,)
         return found
 
     def _event(
@@ -236,7 +258,7 @@ class EngineLoop:
         """Tell about requests that the scheduler has ended without tokens, and forget them."""
         events = []
         for request in requests:
-            self.runner.forget_choice(request.request_id)
+            self._forget_choice(request)
             if request.group_id in self._waterfalls:
                 events.append(self._event(request, (), request.finish_reason, None))
                 # A request with n > 1 that had not forked yet stood for all its choices: they end with it.
@@ -247,6 +269,11 @@ class EngineLoop:
         waterfall.choices -= 1
         if waterfall.choices == 0:
             self._forget_group(request.group_id)
+
+    def _forget_choice(self, request: Request) -> None:
+        self.runner.forget_choice(request.request_id)
+        if self.speculator is not None:
+            self.speculator.forget(request.request_id)
 
     def _forget_group(self, group_id: str) -> None:
         self._waterfalls.pop(group_id, None)
@@ -273,4 +300,6 @@ class EngineLoop:
         while self.has_work:
             self.step()
         self.scheduler.clear_caches()
+        if self.speculator is not None:
+            self.speculator.reset()
         return time.perf_counter() - started

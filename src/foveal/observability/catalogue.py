@@ -55,8 +55,10 @@ def _seconds(name: str, text: str, buckets: tuple[float, ...] = _LATENCY_S, vllm
     return MetricSpec(name, "histogram", text, "seconds", buckets=buckets, vllm=vllm)
 
 
-def _sampled(name: str, kind: Kind, text: str, unit: str = "", vllm: str = "") -> MetricSpec:
-    return MetricSpec(name, kind, text, unit, vllm=vllm, source="snapshot")
+def _sampled(
+    name: str, kind: Kind, text: str, unit: str = "", vllm: str = "", labels: tuple[str, ...] = ()
+) -> MetricSpec:
+    return MetricSpec(name, kind, text, unit, labels, vllm=vllm, source="snapshot")
 
 
 CATALOGUE: tuple[MetricSpec, ...] = (
@@ -153,6 +155,34 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "foveal_generation_tokens_total", "counter", "Generated tokens.", "tokens", "vllm:generation_tokens_total"
     ),
     _sampled("foveal_engine_steps_total", "counter", "Steps of the engine loop."),
+    _sampled(
+        "foveal_spec_decode_num_drafts_total",
+        "counter",
+        "Verifications: rows of a step with guessed tokens.",
+        vllm="vllm:spec_decode_num_drafts",
+    ),
+    _sampled(
+        "foveal_spec_decode_num_draft_tokens_total",
+        "counter",
+        "Guessed tokens that were verified.",
+        "tokens",
+        "vllm:spec_decode_num_draft_tokens",
+        labels=("proposer",),
+    ),
+    _sampled(
+        "foveal_spec_decode_num_accepted_tokens_total",
+        "counter",
+        "Guessed tokens that were right.",
+        "tokens",
+        "vllm:spec_decode_num_accepted_tokens",
+        labels=("proposer",),
+    ),
+    _sampled(
+        "foveal_spec_decode_mean_accepted_length",
+        "gauge",
+        "Tokens a verification yields, the model's own included; 0 before the first.",
+        "tokens",
+    ),
 )
 
 _BY_NAME = {spec.name: spec for spec in CATALOGUE}

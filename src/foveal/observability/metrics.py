@@ -15,8 +15,8 @@ __all__ = ["MODEL_LABEL", "Metrics", "Snapshot"]
 
 MODEL_LABEL = "model_name"
 
-Snapshot = Mapping[str, float]
-"""Metric name as in the catalogue -> value now."""
+Snapshot = Mapping[str, float | Mapping[str, float]]
+"""Metric name as in the catalogue -> value now, or for a metric with a label: label value -> value now."""
 
 
 class Metrics:
@@ -81,11 +81,17 @@ class _SnapshotCollector(Collector):
         values = self._read()
         for spec in self._specs:
             family = self._family(spec)
-            family.add_metric([self._model_name], values[spec.name])
+            value = values[spec.name]
+            if isinstance(value, Mapping):
+                for label, one in value.items():
+                    family.add_metric([self._model_name, label], one)
+            else:
+                family.add_metric([self._model_name], value)
             yield family
 
     @staticmethod
     def _family(spec: MetricSpec) -> CounterMetricFamily | GaugeMetricFamily:
         if spec.kind == "counter":
-            return CounterMetricFamily(spec.name.removesuffix("_total"), spec.help, labels=[MODEL_LABEL])
-        return GaugeMetricFamily(spec.name, spec.help, labels=[MODEL_LABEL])
+            name = spec.name.removesuffix("_total")
+            return CounterMetricFamily(name, spec.help, labels=[MODEL_LABEL, *spec.labels])
+        return GaugeMetricFamily(spec.name, spec.help, labels=[MODEL_LABEL, *spec.labels])

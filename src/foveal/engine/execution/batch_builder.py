@@ -45,7 +45,8 @@ def build_step(
         end = at + row.num_tokens
         used = -(-row.end // block_size)
         tables[s, :used] = request.block_table[:used]
-        token_ids[at:end] = request.token_slice(row.start, row.end)
+        drafts = row.draft_token_ids
+        token_ids[at:end] = [*request.token_slice(row.start, row.end - len(drafts)), *drafts]
         if row.num_tokens == 1:
             slots[at] = tables[s, row.start // block_size] * block_size + row.start % block_size
         else:

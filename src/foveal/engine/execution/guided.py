@@ -75,6 +75,17 @@ class Guide:
         """Take the next token of the output. A forbidden one sets `error`."""
         self._matcher.consume_token(token_id)
 
+    def forced_tokens(self) -> list[int]:
+        """Tokens that must come next, as the tokenizer would cut the text that the grammar leaves no choice about.
+
+        Other cuts of that text may be allowed as well: these are guesses, though good ones.
+        """
+        return [int(token_id) for token_id in self._matcher.compute_ff_tokens()]
+
+    def count_allowed(self, token_ids: Sequence[int]) -> int:
+        """How many of `token_ids`, in this order from here, the grammar allows."""
+        return int(self._matcher.validate_tokens(list(token_ids)))
+
     def clone(self) -> Guide:
         """An independent guide at the same place: one per choice."""
         return Guide(self._matcher.deep_copy(), 32 * self._num_words)

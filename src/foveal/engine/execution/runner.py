@@ -14,6 +14,7 @@ from foveal.engine.execution.guided import Guide
 from foveal.engine.execution.prompt_state import PromptState
 from foveal.engine.execution.sampler import Sampler
 from foveal.engine.execution.sampling.row import SampledToken, SamplingRow
+from foveal.engine.execution.verification import SampledPositions
 from foveal.engine.scheduling.plan import BlockCopy, EncodeItem, StepPlan
 from foveal.engine.scheduling.request import Request
 from foveal.kernels.attention_batch import KVCache
@@ -26,7 +27,8 @@ __all__ = ["Runner", "StepResult"]
 
 @dataclass(slots=True)
 class StepResult:
-    """Sampled tokens by request id: one list entry per choice (see ScheduledRow.num_samples)."""
+    """Sampled tokens by request id: one list entry per choice (see ScheduledRow.num_samples), or the tokens that a row
+    with drafts yields."""
 
     samples: dict[str, list[SampledToken]] = field(default_factory=dict)
     encode_s: float = 0.0
@@ -81,6 +83,15 @@ class Runner:
             row.guide.advance(token_id)
         return row.guide.error is None
 
+    @property
+    def sampling_rows(self) -> Mapping[str, SamplingRow]:
+        """By request id."""
+        return self._rows
+
+    def cached_feature(self, content_hash: bytes) -> torch.Tensor | None:
+        """[num_tokens, feature_width] of an image, if it is still there."""
+        return self._features.get(content_hash)
+
     def forget_choice(self, request_id: str) -> None:
         self._rows.pop(request_id, None)
 
@@ -123,14 +134,11 @@ class Runner:
             device=self.model.device,
         )
         hidden = self.model.forward(step, self.kv_cache)
-        sampled = [i for i, row in enumerate(plan.rows) if row.num_samples]
-        if sampled:
+        positions = SampledPositions.of(plan.rows, step.attention.q_starts, self._rows)
+        if positions.tokens:
             # Only rows that sample need logits: with a vocabulary of 49k the head is a quarter of a small model.
-            last = torch.tensor([step.attention.q_starts[i + 1] - 1 for i in sampled], device=hidden.device)
-            logits = self.model.compute_logits(hidden[last])
-            rows = [self._rows[plan.rows[i].request_id] for i in sampled]
-            tokens = self._sampler.sample(logits, rows)
-            result.samples = {plan.rows[i].request_id: row for i, row in zip(sampled, tokens, strict=True)}
+            logits = self.model.compute_logits(hidden[torch.tensor(positions.tokens, device=hidden.device)])
+            result.samples = positions.accept(self._sampler.sample(logits, positions.sampling))
         return result
 
     def _feature(self, content_hash: bytes) -> torch.Tensor:

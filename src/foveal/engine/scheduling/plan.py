@@ -16,7 +16,9 @@ class ScheduledRow:
     num_tokens: int
     num_samples: int
     """Tokens to sample from the last position's logits: 0 in the middle of a prompt, n when an n-choice prompt
-    completes, else 1."""
+    completes, else 1. With drafts up to 1 + len(draft_token_ids) come out."""
+    draft_token_ids: tuple[int, ...] = ()
+    """Guessed tokens at the last positions of the row, behind the one committed token: to be verified."""
 
     @property
     def end(self) -> int:

@@ -7,7 +7,7 @@ in chunks, better waiting ones before them; waiting requests. All share one toke
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from foveal.core.image_span import ImageSpan
 from foveal.core.priority import is_urgent
@@ -20,6 +20,11 @@ from foveal.engine.scheduling.step_draft import StepDraft
 from foveal.engine.scheduling.waiting_queue import LOOKAHEAD
 
 __all__ = ["StepPlanner"]
+
+DRAFT_SHARE = 0.5
+"""Most of a step's token budget that drafts may take: prompts must go on as well."""
+
+_NO_DRAFTS: Mapping[str, Sequence[int]] = {}
 
 
 def _span_end(span: ImageSpan) -> int:
@@ -34,24 +39,31 @@ class StepPlanner:
         self._ledger = ledger
         self.max_num_seqs = config.max_num_seqs
 
-    def plan_step(self, now_s: float) -> StepPlan:
-        """Never empty while there are unfinished requests."""
-        step = self._draft_step(now_s)
+    def plan_step(self, now_s: float, drafts: Mapping[str, Sequence[int]] = _NO_DRAFTS) -> StepPlan:
+        """Never empty while there are unfinished requests. `drafts` are verified as far as there is room."""
+        step = self._draft_step(now_s, drafts)
         preempted = step.preempted
         while step.preempted and not step.rows:
             # Everybody gave way, the last one after others had waited for the features it pinned: without a KV cache a
             # request needs blocks in the middle of an image. Now there is room.
-            step = self._draft_step(now_s)
+            step = self._draft_step(now_s, drafts)
             preempted = preempted + step.preempted
         encode, evicted = self._ledger.vision.end_step()
         return StepPlan(tuple(step.rows), encode, tuple(step.copies), evicted, tuple(preempted))
 
-    def _draft_step(self, now_s: float) -> StepDraft:
+    def _draft_step(self, now_s: float, drafts: Mapping[str, Sequence[int]]) -> StepDraft:
         ledger = self._ledger
+        # Every running request comes before anybody's draft.
+        for_drafts = min(
+            int(DRAFT_SHARE * self._config.max_num_batched_tokens),
+            self._config.max_num_batched_tokens - len(ledger.running),
+        )
         step = StepDraft(
             now_s=now_s,
             tokens_left=self._config.max_num_batched_tokens,
             admits=self._config.batching == "continuous" or not ledger.running,
+            drafts=drafts,
+            draft_tokens_left=for_drafts,
         )
         ledger.vision.begin_step()
         if step.admits and ledger.running:
@@ -76,6 +88,8 @@ class StepPlanner:
             start = request.num_computed_tokens
             if request.num_tokens - start > 1:
                 prompts.append(request)
+            elif request.request_id in step.drafts and request.output_token_ids and step.tokens_left > 0:
+                self._schedule_verification(request, step)
             elif step.tokens_left > 0:
                 table, spans, block = request.block_table, request.spans, start // block_size
                 if block < len(table) and pool.ref_count(table[block]) == 1 and not (spans and start < spans[-1].end):
@@ -87,6 +101,32 @@ class StepPlanner:
             if request.status is RequestStatus.RUNNING:
                 position += 1
         return prompts
+
+    def _schedule_verification(self, request: Request, step: StepDraft) -> None:
+        """The row of a decoding request with as many of its drafts as budget, blocks and limits allow.
+
+        Nobody gives way for a draft: it takes free blocks only, and leaves one to every running request.
+        """
+        ledger = self._ledger
+        start = request.num_computed_tokens
+        if not self._ensure_blocks(request, start + 1, step):
+            return
+        drafts = step.drafts[request.request_id]
+        count = min(len(drafts), step.draft_tokens_left, self._room_for_drafts(request))
+        spare = max(0, ledger.pool.num_available - len(ledger.running))
+        table = request.block_table
+        count = max(0, min(count, (len(table) + spare) * self._config.block_size - start - 1))
+        missing = ledger.blocks_for(start + 1 + count) - len(table)
+        if missing > 0:
+            table.extend(ledger.pool.allocate(missing))
+        step.add_row(request, start, start + 1, 1, tuple(drafts[:count]))
+
+    def _room_for_drafts(self, request: Request) -> int:
+        """Drafts that could become output: a verification yields one token more."""
+        room = self._config.context_limit - request.num_tokens
+        if request.sampling.max_tokens is not None:
+            room = min(room, request.sampling.max_tokens - len(request.output_token_ids))
+        return room - 1
 
     def _schedule_chunk(self, request: Request, step: StepDraft) -> None:
         """Compute as much of a running request as budget, blocks and images allow."""

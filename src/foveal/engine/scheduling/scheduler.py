@@ -19,7 +19,7 @@ from foveal.engine.scheduling.admission import check_request
 from foveal.engine.scheduling.config import SchedulerConfig
 from foveal.engine.scheduling.events import TokenEvent
 from foveal.engine.scheduling.ledger import RequestLedger
-from foveal.engine.scheduling.plan import StepPlan
+from foveal.engine.scheduling.plan import ScheduledRow, StepPlan
 from foveal.engine.scheduling.planner import StepPlanner
 from foveal.engine.scheduling.request import FinishReason, Request, RequestStatus
 from foveal.engine.scheduling.stats import SchedulerStats
@@ -114,6 +114,16 @@ class Scheduler:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
+    @property
+    def decoding(self) -> list[Request]:
+        """Running requests that lack exactly one token and have output: those that drafts can help, best rank first."""
+        return [r for r in self._ledger.running if r.output_token_ids and r.num_tokens - r.num_computed_tokens == 1]
+
+    @property
+    def context_limit(self) -> int:
+        """Longest sequence that can be served, tokens."""
+        return self._context_limit
+
     def get(self, request_id: str) -> Request | None:
         """An unfinished request."""
         return self._ledger.requests.get(request_id)
@@ -160,14 +170,16 @@ class Scheduler:
 
     # --- one step ---------------------------------------------------------------------------------------------------
 
-    def schedule(self, now_s: float) -> StepPlan:
+    def schedule(self, now_s: float, drafts: Mapping[str, Sequence[int]] | None = None) -> StepPlan:
         """What the next step computes. A plan with rows must be given back by `commit` or `fail`.
+
+        `drafts`: by request id, tokens guessed to follow its committed ones; rows carry those for which there is room.
 
         Never empty while there are unfinished requests.
         """
         if self._in_flight is not None:
             raise IntegrityError("schedule() is called before the plan in flight was committed")
-        plan = self._planner.plan_step(now_s)
+        plan = self._planner.plan_step(now_s, drafts or {})
         if plan.rows:
             self._in_flight = plan
         return plan
@@ -175,10 +187,10 @@ class Scheduler:
     def commit(self, plan: StepPlan, samples: Mapping[str, Sequence[int]], now_s: float) -> list[TokenEvent]:
         """Account for an executed plan; `samples` has `num_samples` token ids for every row that asked for some.
 
-        Returns one event per request that got tokens, forked choices included. Speculative decoding fits in here: a row
-        then computes 1 + drafts positions and gets the accepted tokens, and `num_computed_tokens` advances to the last
-        accepted position instead of `row.end`. Blocks are registered and features unpinned by committed tokens only, so
-        a rejected draft needs no other rollback: its KV is overwritten.
+        Returns one event per request that got tokens, forked choices included. A row with drafts gets the accepted ones
+        and one token more, and `num_computed_tokens` advances to the last accepted position instead of `row.end`. Blocks
+        are registered and features unpinned by committed tokens only, so a rejected draft needs no other rollback: its
+        KV is overwritten.
         """
         self._take(plan)
         ledger = self._ledger
@@ -192,6 +204,9 @@ class Scheduler:
                 continue  # aborted, finished or preempted since
             if request.num_computed_tokens != row.start:
                 raise IntegrityError(f"{row} does not continue at {request.num_computed_tokens}")
+            if row.draft_token_ids:
+                events.append(self._commit_verified(row, request, samples.get(row.request_id, ())))
+                continue
             end = row.end
             request.num_computed_tokens = end
             if request.spans and row.start < request.spans[-1].end:
@@ -233,6 +248,31 @@ class Scheduler:
 
     def _accept(self, request: Request, tokens: Sequence[int]) -> TokenEvent:
         """Append committed tokens up to the first that ends the request."""
+        count, reason = self._append(request, tokens)
+        if reason is not None:
+            self._ledger.end(request, reason)
+        elif not self.config.kv_cache:
+            request.num_computed_tokens = 0
+        return TokenEvent(request, tuple(tokens[:count]), reason)
+
+    def _commit_verified(self, row: ScheduledRow, request: Request, tokens: Sequence[int]) -> TokenEvent:
+        """`tokens` are the accepted drafts of the row and the target's own next token."""
+        num_accepted = len(tokens) - 1
+        if not 0 <= num_accepted <= len(row.draft_token_ids) or (
+            tuple(tokens[:num_accepted]) != row.draft_token_ids[:num_accepted]
+        ):
+            raise IntegrityError(f"{row} got {list(tokens)}, which does not begin with its drafts")
+        # The output comes first here: prefix keys of the accepted tokens' blocks are made from it.
+        count, reason = self._append(request, tokens)
+        request.num_computed_tokens = row.start + count
+        if self.config.uses_prefix_cache:
+            self._ledger.prefix.register(request)
+        if reason is not None:
+            self._ledger.end(request, reason)
+        return TokenEvent(request, tuple(tokens[:count]), reason)
+
+    def _append(self, request: Request, tokens: Sequence[int]) -> tuple[int, FinishReason | None]:
+        """Extend the output up to the first token that ends the request: (tokens taken, why it ends)."""
         reason = None
         count = 0
         output = request.output_token_ids
@@ -243,11 +283,7 @@ class Scheduler:
             if reason is not None:
                 break
         self._ledger.counters.generation_tokens += count
-        if reason is not None:
-            self._ledger.end(request, reason)
-        elif not self.config.kv_cache:
-            request.num_computed_tokens = 0
-        return TokenEvent(request, tuple(tokens[:count]), reason)
+        return count, reason
 
     def _watch_deadline(self, request: Request) -> None:
         if request.deadline_s is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from foveal.engine.scheduling.plan import BlockCopy, ScheduledRow
@@ -18,6 +19,9 @@ class StepDraft:
     tokens_left: int
     admits: bool
     """False once nobody else can be admitted in this step."""
+    drafts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """request id -> tokens guessed to come next."""
+    draft_tokens_left: int = 0
     rows: list[ScheduledRow] = field(default_factory=list)
     copies: list[BlockCopy] = field(default_factory=list)
     preempted: list[str] = field(default_factory=list)
@@ -29,10 +33,12 @@ class StepDraft:
     has_prefill: bool = False
     """A chunk of a prompt is scheduled."""
 
-    def add_row(self, request: Request, start: int, end: int, num_samples: int) -> None:
-        count = end - start
-        self.rows.append(ScheduledRow(request.request_id, start, count, num_samples))
+    def add_row(self, request: Request, start: int, end: int, num_samples: int, drafts: tuple[int, ...] = ()) -> None:
+        """Compute committed tokens [start, end) and the drafts behind them."""
+        count = end - start + len(drafts)
+        self.rows.append(ScheduledRow(request.request_id, start, count, num_samples, drafts))
         self.scheduled.add(request.request_id)
         self.tokens_left -= count
-        if count > 1:
+        self.draft_tokens_left -= len(drafts)
+        if end - start > 1:
             self.has_prefill = True

@@ -124,4 +124,16 @@ def engine_snapshot(stats: EngineStats, requests_in_flight: int, bytes_in_flight
         "foveal_prompt_tokens_total": stats.prompt_tokens,
         "foveal_generation_tokens_total": stats.generation_tokens,
         "foveal_engine_steps_total": stats.steps,
+        "foveal_spec_decode_num_drafts_total": stats.spec_rounds,
+        "foveal_spec_decode_num_draft_tokens_total": {
+            "grammar": stats.spec_drafted_grammar,
+            "ngram": stats.spec_drafted_ngram,
+            "draft": stats.spec_drafted_draft,
+        },
+        "foveal_spec_decode_num_accepted_tokens_total": {
+            "grammar": stats.spec_accepted_grammar,
+            "ngram": stats.spec_accepted_ngram,
+            "draft": stats.spec_accepted_draft,
+        },
+        "foveal_spec_decode_mean_accepted_length": stats.spec_mean_accepted_length,
     }

@@ -24,6 +24,8 @@ class SimulatedRunner:
         self._config = config
         self._scheduler = scheduler
         self._sample = sample
+        self._drafts: dict[str, tuple[int, ...]] = {}
+        """Of the step being executed."""
         self.slots: dict[int, Content] = {}
         self.features: dict[bytes, int] = {}
         """content hash -> bytes"""
@@ -33,6 +35,7 @@ class SimulatedRunner:
         self._encode(plan)
         self._copy(plan)
         rows = [(row, self._known(row)) for row in plan.rows]
+        self._drafts = {row.request_id: row.draft_token_ids for row in plan.rows}
         self._check_budgets(plan, [request for _, request in rows])
         written: set[int] = set()
         for row, request in rows:
@@ -46,11 +49,24 @@ class SimulatedRunner:
             for position in range(row.end):
                 seen, truth = self.slots.get(self._slot(request, position)), self._truth(request, position)
                 assert seen == truth, f"{row} sees {seen} at {position} instead of {truth}"
+        for row, _ in rows:
+            self._drafts.pop(row.request_id, None)
         return {
-            row.request_id: [self._sample(request) for _ in range(row.num_samples)]
+            row.request_id: self._verify(row, request)
+            if row.draft_token_ids
+            else [self._sample(request) for _ in range(row.num_samples)]
             for row, request in rows
             if row.num_samples
         }
+
+    def _verify(self, row: ScheduledRow, request: Request) -> list[int]:
+        """Drafts up to the first that is not what gets sampled, and that one."""
+        taken: list[int] = []
+        for draft in row.draft_token_ids:
+            taken.append(self._sample(request))
+            if taken[-1] != draft:
+                return taken
+        return [*taken, self._sample(request)]
 
     def _encode(self, plan: StepPlan) -> None:
         for content_hash in plan.evicted_features:
@@ -84,8 +100,15 @@ class SimulatedRunner:
         assert sum(patches) <= config.encoder_budget_tokens or len(patches) == 1
         for row, request in zip(plan.rows, requests, strict=True):
             assert row.num_tokens > 0
-            assert row.num_samples == (request.fanout if row.end == request.num_tokens else 0)
-            assert row.end <= request.num_tokens
+            committed_end = row.end - len(row.draft_token_ids)
+            assert row.num_samples == (request.fanout if committed_end == request.num_tokens else 0)
+            assert committed_end <= request.num_tokens
+            if row.draft_token_ids:
+                assert row.num_samples == 1
+                assert committed_end == row.start + 1, "drafts follow a single committed token"
+                most = request.sampling.max_tokens or config.context_limit
+                assert len(request.output_token_ids) + len(row.draft_token_ids) < most
+                assert row.end < config.context_limit
             if config.atomic_image_spans:
                 for span in request.spans:
                     assert not span.offset < row.start < span.end, "a row starts inside an atomic span"
@@ -102,7 +125,8 @@ class SimulatedRunner:
 
     def _truth(self, request: Request, position: int) -> Content:
         """What the KV at that position is computed from."""
-        token = request.token_slice(position, position + 1)[0]
+        drafts = self._drafts.get(request.request_id, ())
+        token = [*request.token_slice(position, position + 1), *drafts[max(0, position - request.num_tokens) :]][0]
         for span in request.spans:
             if span.offset <= position < span.end:
                 content_hash = request.images[span.image_index].content_hash

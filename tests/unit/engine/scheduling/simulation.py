@@ -35,11 +35,15 @@ PREFIXES = ((), (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6, 7, 8, 1), (5, 5, 5, 5))
 class Simulation:
     """Drives one scheduler and one simulated runner."""
 
-    def __init__(self, config: SchedulerConfig, rng: random.Random) -> None:
+    def __init__(self, config: SchedulerConfig, rng: random.Random, *, draft_share: float = 0.0) -> None:
         self.config = config
         self.rng = rng
         self.scheduler = Scheduler(config)
         self.runner = SimulatedRunner(config, self.scheduler, lambda _: rng.choice((EOS, 1, 2, 3, 4, 5, 6, 7, 8)))
+        self.draft_share = draft_share
+        """How often a decoding request has drafts."""
+        self.num_drafted = 0
+        self.num_accepted = 0
         self.now_s = 0.0
         self.num_steps = 0
         self.num_added = 0
@@ -127,11 +131,14 @@ class Simulation:
     def step(self, *, interfere: bool = False, fail: bool = False) -> None:
         """One engine step; `interfere` ends or preempts somebody between schedule and commit."""
         self.now_s += self.rng.choice((0.0, 0.01, 0.05, 0.5))
-        plan = self.scheduler.schedule(self.now_s)
+        plan = self.scheduler.schedule(self.now_s, self._drafts())
         self.scheduler.check_integrity()
         assert plan.rows or not self.scheduler.has_unfinished, "unfinished requests, but nothing to do"
         assert self.scheduler.stats().num_running <= self.config.max_num_seqs
         samples = self.runner.execute(plan)
+        for row in plan.rows:
+            self.num_drafted += len(row.draft_token_ids)
+            self.num_accepted += len(samples[row.request_id]) - 1 if row.draft_token_ids else 0
         if fail and plan.rows:
             for request in self.scheduler.fail(plan):
                 self._ended(request)
@@ -184,6 +191,14 @@ class Simulation:
         assert not self.scheduler.has_unfinished, f"not idle after {limit_steps} steps"
         assert not self.choices_left
         self.scheduler.check_integrity(idle=True)
+
+    def _drafts(self) -> dict[str, list[int]]:
+        """For some of the decoding requests, and now and then for one that does not decode: those are ignored."""
+        rng = self.rng
+        names = [r.request_id for r in self.scheduler.decoding if rng.random() < self.draft_share]
+        if self.outputs and rng.random() < self.draft_share / 4:
+            names.append(rng.choice(sorted(self.outputs)))
+        return {name: [rng.randint(1, 3) for _ in range(rng.randint(1, 8))] for name in names}
 
     # --- book-keeping -----------------------------------------------------------------------------------------------
 

@@ -57,6 +57,18 @@ def test_random_traffic_keeps_blocks_contexts_and_features_right(name: str) -> N
     assert simulation.longest_life_steps < 3000
 
 
+@pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"no KV cache"}))
+def test_random_drafts_keep_blocks_contexts_and_features_right(name: str) -> None:
+    simulation = Simulation(config(**{**SMALL, **CONFIGS[name]}), random.Random(name), draft_share=0.7)
+    while simulation.num_steps < STEPS:
+        simulation.random_move()
+        if simulation.num_steps % 500 == 499:
+            simulation.drain(limit_steps=6000)
+    simulation.drain(limit_steps=6000)
+    assert simulation.longest_life_steps < 3000
+    assert 0 < simulation.num_accepted < simulation.num_drafted
+
+
 @settings(max_examples=20, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
 class SchedulerMachine(RuleBasedStateMachine):
     """The same moves chosen by hypothesis, which shrinks a failure to its shortest form."""
@@ -65,10 +77,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         super().__init__()
         self.simulation: Simulation | None = None
 
-    @initialize(name=st.sampled_from(sorted(CONFIGS)), seed=st.integers(0, 2**16))
-    def start(self, name: str, seed: int) -> None:
+    @initialize(name=st.sampled_from(sorted(CONFIGS)), seed=st.integers(0, 2**16), drafts=st.booleans())
+    def start(self, name: str, seed: int, drafts: bool) -> None:
         settings_of_run: SchedulerConfig = config(**{**SMALL, **CONFIGS[name]})
-        self.simulation = Simulation(settings_of_run, random.Random(seed))
+        share = 0.7 if drafts and settings_of_run.kv_cache else 0.0
+        self.simulation = Simulation(settings_of_run, random.Random(seed), draft_share=share)
 
     @rule(
         num_images=st.integers(0, 3),

@@ -35,6 +35,13 @@ class TokenHistory:
             self._counts[slot] += 1
         self._num_seen = len(output_token_ids)
 
+    def copy(self) -> TokenHistory:
+        """One that goes on by itself: what a draft would make of this sequence."""
+        twin = TokenHistory(())
+        twin._ids, twin._counts = self._ids.copy(), self._counts.copy()
+        twin._size, twin._slot_of, twin._num_seen = self._size, dict(self._slot_of), self._num_seen
+        return twin
+
     @property
     def ids(self) -> Ints:
         """Distinct token ids [m]. A view: use it before the next update."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -23,6 +23,18 @@ class GuideState(Protocol):
 
     def write_mask(self, out: torch.Tensor) -> None:
         """Write a bitmask, int32 [ceil(vocab / 32)] on the CPU: bit i % 32 of word i // 32 allows token i."""
+
+    def advance(self, token_id: int) -> None:
+        """Take the next token of the output."""
+
+    def clone(self) -> GuideState:
+        """An independent guide at the same place."""
+
+    def forced_tokens(self) -> list[int]:
+        """Tokens that very likely come next, because the grammar leaves no choice about their text."""
+
+    def count_allowed(self, token_ids: Sequence[int]) -> int:
+        """How many of `token_ids`, in this order from here, may come next."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +88,23 @@ class SamplingRow:
             self._history = TokenHistory(self.prompt_token_ids)
         self._history.update(self.output_token_ids)
         return self._history
+
+    def ahead(self, token_ids: Sequence[int]) -> list[SamplingRow]:
+        """This row as it will be if its output goes on with the first 0, 1, ... len(token_ids) of `token_ids`.
+
+        The first one is the row itself. The guide must allow all of them. Nothing here changes when the others are used.
+        """
+        rows = [self]
+        guide, history = self.guide, None
+        for count in range(1, len(token_ids) + 1):
+            if guide is not None:
+                guide = guide.clone()
+                guide.advance(token_ids[count - 1])
+            if self.has_penalties:
+                history = self.history().copy()
+            output = [*self.output_token_ids, *token_ids[:count]]
+            rows.append(replace(self, output_token_ids=output, guide=guide, _history=history))
+        return rows
 
 
 @dataclass(frozen=True, slots=True)

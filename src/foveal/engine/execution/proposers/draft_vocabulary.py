@@ -1,0 +1,72 @@
+"""The tokens that a draft can propose: all, or the frequent ones, because its head is most of its work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from foveal.engine.execution.sampling.vocabulary_ops import argmax
+from foveal.models.base import LanguageModel
+from foveal.models.linears import DenseLinear
+
+__all__ = ["DraftVocabulary"]
+
+
+class DraftVocabulary:
+    """Turns the draft's hidden states into logits over the target's vocabulary.
+
+    Byte-pair encoding numbers its tokens in the order of their merges, which is about that of their frequency: the first
+    few thousand make up most of any text. What is left out is never proposed, and costs a rejected draft where the target
+    says it.
+    """
+
+    def __init__(
+        self, model: LanguageModel, target_vocab_size: int, *, size: int | None = None, always: Iterable[int] = ()
+    ) -> None:
+        """`size`: how many of the lowest ids to keep, None for all; `always` are kept too (end tokens)."""
+        self._model = model
+        self._target_vocab_size = target_vocab_size
+        self._ids: torch.Tensor | None = None
+        self._head: DenseLinear | None = None
+        full = model.spec.vocab_size
+        weight = _head_weight(model)
+        if size is not None and size < full and weight is not None:
+            kept = sorted({*range(size), *(token for token in always if 0 <= token < full)})
+            self._ids = torch.tensor(kept, device=model.device)
+            self._head = DenseLinear(weight.index_select(0, self._ids).contiguous())
+
+    @property
+    def size(self) -> int:
+        return self._model.spec.vocab_size if self._ids is None else len(self._ids)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[n, hidden] -> float32 [n, size]."""
+        return self._model.compute_logits(hidden) if self._head is None else self._head(hidden).float()
+
+    def most_likely(self, logits: torch.Tensor) -> list[int]:
+        """Token id of the largest of `logits` [n, size] per row."""
+        found = argmax(logits)
+        return found if self._ids is None else self._ids[found].tolist()
+
+    def widen(self, logits: torch.Tensor) -> torch.Tensor:
+        """[n, size] -> [n, target's vocabulary], -inf for tokens that the draft does not know."""
+        if self._ids is None and logits.shape[1] == self._target_vocab_size:
+            return logits
+        wide = logits.new_full((len(logits), self._target_vocab_size), float("-inf"))
+        if self._ids is None:
+            wide[:, : logits.shape[1]] = logits
+        else:
+            wide.index_copy_(1, self._ids, logits)
+        return wide
+
+
+def _head_weight(model: LanguageModel) -> torch.Tensor | None:
+    """[vocab, hidden] of a plain head; None for one that cannot be cut: packed, biased, or of an unknown model."""
+    hf_model = getattr(model, "hf_model", None)
+    if hf_model is None or getattr(hf_model.config.get_text_config(), "final_logit_softcapping", None) is not None:
+        return None
+    head = hf_model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.bias is not None:
+        return None
+    return head.weight.detach()
