@@ -19,7 +19,7 @@ demo: setup  ## Assemble the demo VLM, serve it, ask three questions about real 
 	$(BIN)/python examples/demo.py --model $(DEMO_DIR)
 
 test: setup  ## All tests that need no network beyond the package registry
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## Lint, types, layers
 	$(BIN)/ruff check .
