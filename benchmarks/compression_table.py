@@ -67,7 +67,7 @@ def main() -> None:
         draft[name] = json.loads(kept.read_text())
         print(f"draft {name}: {_summary(draft[name])}", flush=True)
     figures = {"base": _base(rows), "rows": rows, "draft_base": _base(draft), "draft": draft}
-    path = write_result("compression_table", figures)
+    path = write_result("compression_table", _for_people(figures))
     _show(figures)
     print(f"written to {path}")
 
@@ -97,6 +97,13 @@ def _row(model: Path, wanted: list[str], options: argparse.Namespace, folder: Pa
         proved = _foveal(*prove, "--report", str(folder.with_suffix(".html")))
         row["full_proof"] = json.loads(proved.stdout)
     return row
+
+
+def _for_people(figures: Any) -> Any:
+    """Without sample answers (the reports show them) and this machine's folders."""
+    if isinstance(figures, dict):
+        return {key: _for_people(value) for key, value in figures.items() if key not in ("samples", "output")}
+    return [_for_people(value) for value in figures] if isinstance(figures, list) else figures
 
 
 def _has_failed(proof: dict[str, Any]) -> bool:
