@@ -39,7 +39,7 @@ def build_engine_loop(config: EngineConfig) -> EngineLoop:
     eos = model.spec.eos_token_ids
     # Without an end-of-sequence token no guided output could end; such requests are refused when they come.
     guides = GuideFactory(processor.tokenizer, eos) if eos and processor.tokenizer.is_fast else None
-    loop = build_loop(config, model, guide_factory=guides, draft=load_draft(config))
+    loop = build_loop(config, model, guide_factory=guides, draft=load_draft(config, _load_mode(config)))
     if config.warmup:
         loop.warm_up()
     return loop

@@ -18,7 +18,9 @@ from foveal.models.attention_interface import attention_step, use_paged_attentio
 from foveal.models.base import ModelStep
 from foveal.models.decoder import FusedDecoder, unsupported_reason
 from foveal.models.family import Family, VisionFamily
+from foveal.models.head_rows import cut_head
 from foveal.models.image_input import ImageInput, PromptInput
+from foveal.models.linears import PackedLinear
 from foveal.models.native_decoder import NativeDecoder, native_unsupported_reason
 from foveal.models.native_vocabulary import pack_vocabulary
 from foveal.models.quantised.packed_linears import adopt_linears
@@ -53,6 +55,7 @@ class TransformersModel:
         self.core: PreTrainedModel = model.model if family.supports_images else model
         self.dtype = model.dtype
         self.device = model.device
+        self._head: PackedLinear
         self._embed: Callable[[torch.Tensor], torch.Tensor] = model.get_input_embeddings()
         self._stack = model.get_decoder()
         self.spec = _spec_of(model, family)
@@ -145,6 +148,12 @@ class TransformersModel:
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
+
+    def cut_head(self, token_ids: torch.Tensor) -> PackedLinear | None:
+        """`compute_logits` for these tokens alone: [S, hidden] -> [S, n]. None where the head cannot be cut."""
+        if self._softcap is not None:
+            return None
+        return cut_head(self._head, self.hf_model.get_output_embeddings(), token_ids)
 
     def _embed_step(self, step: ModelStep) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
         """Embeddings with image features in place, rows of image tokens, features to add per deepstack level."""
