@@ -5,31 +5,27 @@ from __future__ import annotations
 import torch
 
 from foveal.kernels.native.linear import NativeEmbedding, NativeLinear
+from foveal.kernels.native.packed_matrix import pack_dense, pack_quantised
+from foveal.kernels.quantisation.affine import quantise
+from foveal.kernels.quantisation.scheme import WeightScheme
 from foveal.models.linears import DenseLinear, PackedLinear
-from foveal.models.weight_packer import WeightPacker
 
 __all__ = ["cut_head"]
+
+_INT8 = WeightScheme("int", 8, True, None)
 
 
 def cut_head(head: PackedLinear, module: torch.nn.Module, token_ids: torch.Tensor) -> PackedLinear | None:
     """[T, hidden] -> [T, n] over rows `token_ids` [n] of `head`, packed as `head` is; None if it cannot be cut.
 
-    `module` is the transformers head whose weight `head` holds; it may have given that up.
+    `module` is the transformers head whose weight `head` holds; an int8 head has taken that over.
     """
     if type(module) is not torch.nn.Linear or module.bias is not None:
         return None
-    if isinstance(head, NativeLinear):
-        if head.matrix.kind == "int8":
-            # Codes of a row and its scale survive this: the largest code is the scale's definition.
-            return _pack(NativeEmbedding(head.matrix)(token_ids), "int8")
-        if module.weight.numel():
-            return _pack(module.weight.detach().index_select(0, token_ids), "none")
+    if isinstance(head, NativeLinear) and head.matrix.kind == "int8":
+        # Codes and scales come out as they were: a row's scale is its largest value over the largest code.
+        return NativeLinear(pack_quantised(quantise(NativeEmbedding(head.matrix)(token_ids), _INT8)))
+    if not module.weight.numel():
         return None
-    return DenseLinear(module.weight.detach().index_select(0, token_ids).contiguous())
-
-
-def _pack(rows: torch.Tensor, mode: str) -> NativeLinear:
-    linear = torch.nn.Linear(rows.shape[1], rows.shape[0], bias=False)
-    linear.weight = torch.nn.Parameter(rows, requires_grad=False)
-    packer = WeightPacker("int8" if mode == "int8" else "none", {})
-    return NativeLinear(packer.pack([linear], head=True))
+    rows = module.weight.detach().index_select(0, token_ids).contiguous()
+    return NativeLinear(pack_dense(rows)) if isinstance(head, NativeLinear) else DenseLinear(rows)
