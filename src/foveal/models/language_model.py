@@ -22,6 +22,7 @@ from foveal.models.head_rows import cut_head
 from foveal.models.image_input import ImageInput, PromptInput
 from foveal.models.linears import PackedLinear
 from foveal.models.native_decoder import NativeDecoder, native_unsupported_reason
+from foveal.models.native_tower import adopt_tower
 from foveal.models.native_vocabulary import pack_vocabulary
 from foveal.models.quantised.packed_linears import adopt_linears
 from foveal.models.weight_packer import WeightPacker
@@ -66,6 +67,8 @@ class TransformersModel:
         self.fused, self.native = self._own_decoder(decoder, packer)
         if self.native is not None and packer is not None:
             self._embed, self._head = pack_vocabulary(model, packer)
+            if family.supports_images:
+                adopt_tower(self.core, self._stack, packer)
         else:
             self._head = adopt_linears([model.get_output_embeddings()])
 
