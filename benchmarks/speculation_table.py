@@ -28,7 +28,8 @@ from foveal.engine.build import build_loop
 from foveal.engine.config import EngineConfig
 from foveal.engine.execution.guided import GuideFactory
 from foveal.engine.loop import EngineLoop
-from foveal.models.loading import load_model, load_processor
+from foveal.models.loading import load_processor
+from foveal.models.run_formats import RunFormats
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,28 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--quantize", default="none", help="as served: none, int8, int4; the draft is loaded alike")
+    parser.add_argument("--kv-dtype", default="auto")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     console = Console()
-    model = load_model(options.model, dtype=options.dtype)
-    draft = load_model(options.draft, dtype=options.dtype) if options.draft else None
+    formats = RunFormats(dtype=options.dtype, quantize=options.quantize, kv_dtype=options.kv_dtype)
+    model = formats.load(options.model)
+    draft = formats.load(options.draft) if options.draft else None
     processor = load_processor(options.model)
     guides = GuideFactory(processor.tokenizer, model.spec.eos_token_ids)
     systems = systems_of(options.draft, options.lengths)
-    loops = {system: _loop(system, options.model, model, draft, guides) for system in systems}
+    loops = {system: _loop(system, options.model, formats, model, draft, guides) for system in systems}
     for loop in loops.values():
         loop.warm_up()
-    figures: dict[str, Any] = {"dtype": str(model.dtype), "threads": options.threads, "rounds": options.rounds}
+    figures: dict[str, Any] = {
+        "quantize": options.quantize,
+        "kv_dtype": options.kv_dtype,
+        "dtype": str(model.dtype),
+        "threads": options.threads,
+        "rounds": options.rounds,
+    }
     tasks = make_tasks(processor, options.tokens)
     feature_row_bytes = model.spec.feature_width * model.dtype.itemsize
     for name in options.tasks:
@@ -95,9 +105,10 @@ def main() -> None:
     print("written to", write_result("speculation_table", figures))
 
 
-def _loop(system: System, path: str, model: Any, draft: Any, guides: GuideFactory) -> EngineLoop:
+def _loop(system: System, path: str, formats: RunFormats, model: Any, draft: Any, guides: GuideFactory) -> EngineLoop:
     config = EngineConfig(
         model=path,
+        kv_dtype=formats.kv_dtype,
         num_kv_blocks=1000,
         max_model_len=2000,
         speculate=system.proposers or None,

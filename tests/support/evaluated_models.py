@@ -16,7 +16,7 @@ from foveal.evaluation.suite import Suite
 __all__ = ["SeeingModel"]
 
 VOCAB = 64
-FACTS = ModelFacts("fake", "digest", 1000, 4000, True, VOCAB, "a test")
+FACTS = ModelFacts("fake", "digest", 1000, True, VOCAB, "a test")
 
 
 class SeeingModel:

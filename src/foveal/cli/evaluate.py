@@ -27,6 +27,8 @@ def evaluate(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the evaluation record here.")] = None,
     cache_dir: suite_flags.CacheDir = None,
     dtype: flags.Dtype = "auto",
+    quantize: flags.Quantize = "none",
+    kv_dtype: flags.KvDtype = "auto",
     threads: flags.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON instead.")] = False,
 ) -> None:
@@ -41,10 +43,11 @@ def evaluate(
     if threads is not None:
         torch.set_num_threads(threads)
     suite_flags.refuse_unwritable(output)
+    formats = suite_flags.run_formats(dtype, quantize, kv_dtype)
     progress = Console(stderr=True)
     suite = suite_flags.make_suite(quick, seed, easy_vqa, text, cache_dir, progress)
     with suite_flags.stages(progress) as on_stage:
-        evaluation = evaluate_model(model, suite, dtype=dtype, on_stage=on_stage).evaluation  # type: ignore[arg-type]
+        evaluation = evaluate_model(model, suite, formats, on_stage=on_stage).evaluation
     if output is not None:
         evaluation.write(output)
     if as_json:

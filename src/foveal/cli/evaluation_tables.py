@@ -69,6 +69,8 @@ def _figures(evaluation: Evaluation) -> dict[str, str]:
     if (sight := evaluation.image_sensitivity) is not None:
         for name in ("swap", "blank", "shuffled"):
             found[f"picture {name}"] = _dependence(getattr(sight, name))
+    if evaluation.run_as:
+        found["run as"] = evaluation.run_as
     if evaluation.size_bytes is not None:
         found["size on disk"] = f"{evaluation.size_bytes / 1e6:,.1f} MB"
     if evaluation.peak_memory_bytes is not None:

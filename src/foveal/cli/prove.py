@@ -18,6 +18,7 @@ from foveal.core.errors import FovealError
 
 if TYPE_CHECKING:
     from foveal.evaluation.report.content import Candidate
+    from foveal.models.run_formats import RunFormats
     from foveal.pipeline.prove import Proof
 
 __all__ = ["command"]
@@ -45,11 +46,16 @@ def prove(
     ] = True,
     cache_dir: suite_flags.CacheDir = None,
     dtype: flags.Dtype = "auto",
+    quantize: flags.Quantize = "none",
+    kv_dtype: flags.KvDtype = "auto",
     threads: flags.Threads = None,
     all_checks: Annotated[bool, typer.Option("--all", help="Show passed checks too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print verdict and evaluations as one JSON object.")] = False,
 ) -> None:
     """Measure a compressed model against its base and accept or reject it; the verdict goes into its passport.
+
+    With --quantize and --kv-dtype the candidate runs as a server with these options would run it; it may then be the base
+    itself, to prove that serving it so costs nothing.
 
     Exit code 0: accepted; 1: rejected, with the reasons; 2: no verdict was possible.
 
@@ -58,9 +64,21 @@ def prove(
     progress = Console(stderr=True)
     try:
         suite_flags.refuse_unwritable(report)
+        formats = suite_flags.run_formats(dtype, quantize, kv_dtype)
         others = _proved_before(beside or [])
         proof = _prove(
-            candidate, against, thresholds, quick, easy_vqa, text, seed, reuse_base, cache_dir, dtype, threads, progress
+            candidate,
+            against,
+            thresholds,
+            quick,
+            easy_vqa,
+            text,
+            seed,
+            reuse_base,
+            cache_dir,
+            formats,
+            threads,
+            progress,
         )
         # The verdict first: a report that cannot be written must not cost it.
         if as_json:
@@ -89,7 +107,7 @@ def _prove(
     seed: int,
     reuse_base: bool,
     cache_dir: Path | None,
-    dtype: str,
+    formats: RunFormats,
     threads: int | None,
     console: Console,
 ) -> Proof:
@@ -107,8 +125,8 @@ def _prove(
             candidate,
             against,
             suite,
+            formats=formats,
             thresholds=limits,
-            dtype=dtype,  # type: ignore[arg-type]
             reuse_base=reuse_base,
             cache_dir=cache_dir,
             on_stage=on_stage,

@@ -16,8 +16,9 @@ from foveal.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from foveal.evaluation.observation import OnStage
     from foveal.evaluation.suite import Suite
+    from foveal.models.run_formats import RunFormats
 
-__all__ = ["CacheDir", "EasyVqa", "Quick", "Seed", "Text", "make_suite", "refuse_unwritable", "stages"]
+__all__ = ["CacheDir", "EasyVqa", "Quick", "Seed", "Text", "make_suite", "refuse_unwritable", "run_formats", "stages"]
 
 Quick = Annotated[
     bool,
@@ -61,6 +62,13 @@ def make_suite(quick: bool, seed: int, easy_vqa: str, text: str, cache_dir: Path
     for part, reason in suite.missing.items():
         console.print(f"[yellow]{part} is not measured:[/] {escape(reason)}", highlight=False, soft_wrap=True)
     return suite
+
+
+def run_formats(dtype: str, quantize: str, kv_dtype: str) -> RunFormats:
+    """Raises ConfigurationError."""
+    from foveal.models.run_formats import RunFormats
+
+    return RunFormats(dtype=dtype, quantize=quantize, kv_dtype=kv_dtype)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -59,13 +59,13 @@ class AsyncEngine:
         self._directory = create_segment_directory()
         self._pool = PreprocessPool(self.config, self._directory)
         self._link = EngineLink(self.config, self._directory)
-        starting = [asyncio.create_task(self._pool.start()), asyncio.create_task(self._link.start())]
+        pool, link = asyncio.create_task(self._pool.start()), asyncio.create_task(self._link.start())
         try:
-            worker, ready = await asyncio.gather(*starting)
+            worker, ready = await asyncio.gather(pool, link)
         except BaseException:
-            for task in starting:
-                task.cancel()
-            await asyncio.gather(*starting, return_exceptions=True)
+            pool.cancel()
+            link.cancel()
+            await asyncio.gather(pool, link, return_exceptions=True)
             await self.stop()
             raise
         self._tokens = TokenBytes(Tokenizer.from_str(worker.tokenizer_json))

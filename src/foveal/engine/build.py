@@ -20,7 +20,7 @@ from foveal.engine.loop import EngineLoop
 from foveal.engine.scheduling.config import SchedulerConfig
 from foveal.engine.scheduling.scheduler import Scheduler
 from foveal.models.base import LanguageModel
-from foveal.models.weight_packer import LoadMode
+from foveal.models.run_formats import RunFormats
 
 __all__ = ["build_engine_loop", "build_loop", "check_passport"]
 
@@ -30,26 +30,24 @@ _log = structlog.get_logger(__name__)
 def build_engine_loop(config: EngineConfig) -> EngineLoop:
     """Everything from a checkpoint. Raises ModelLoadError, ConfigurationError, or ArtifactError (see `check_passport`)."""
     check_passport(config)
-    from foveal.models.loading import load_model, load_processor
+    from foveal.models.loading import load_processor
 
     torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)
-    model = load_model(config.model, dtype=config.dtype, decoder=config.decoder, quantize=_load_mode(config))
+    formats = _formats(config)
+    model = formats.load(config.model)
     processor = load_processor(config.model)
     eos = model.spec.eos_token_ids
     # Without an end-of-sequence token no guided output could end; such requests are refused when they come.
     guides = GuideFactory(processor.tokenizer, eos) if eos and processor.tokenizer.is_fast else None
-    loop = build_loop(config, model, guide_factory=guides, draft=load_draft(config))
+    loop = build_loop(config, model, guide_factory=guides, draft=load_draft(config, formats))
     if config.warmup:
         loop.warm_up()
     return loop
 
 
-def _load_mode(config: EngineConfig) -> LoadMode:
-    """What native kernels should make of the weights."""
-    if config.quantize != "none":
-        return config.quantize
-    return "none" if config.kv_dtype == "int8" or config.decoder == "native" else "stored"
+def _formats(config: EngineConfig) -> RunFormats:
+    return RunFormats(dtype=config.dtype, quantize=config.quantize, kv_dtype=config.kv_dtype, decoder=config.decoder)
 
 
 def check_passport(config: EngineConfig) -> None:
@@ -77,12 +75,7 @@ def build_loop(
 ) -> EngineLoop:
     """An engine around models that are already loaded (tests and tools); `draft` is what `load_draft` returns."""
     max_model_len = _max_model_len(config, model)
-    kv_dtype = torch.int8 if config.kv_dtype == "int8" else model.dtype
-    if kv_dtype == torch.int8 and getattr(model, "native", None) is None:
-        raise ConfigurationError(
-            f"kv_dtype is int8, which only the native decoder reads, and {config.model_name} does not run on it. Use "
-            "kv_dtype auto."
-        )
+    kv_dtype = _formats(config).kv_format(model)
     num_blocks = config.num_kv_blocks or blocks_that_fit(
         model.spec,
         kv_dtype=kv_dtype,

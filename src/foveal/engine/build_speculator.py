@@ -18,6 +18,7 @@ from foveal.engine.execution.sampler import Sampler
 from foveal.engine.execution.speculator import Speculator
 from foveal.engine.speculate_option import SpeculateOption
 from foveal.models.base import LanguageModel
+from foveal.models.run_formats import RunFormats
 
 __all__ = ["build_speculator", "load_draft"]
 
@@ -25,15 +26,16 @@ DRAFT_POOL_BYTES = 256 << 20
 """Most that the draft's KV takes."""
 
 
-def load_draft(config: EngineConfig) -> LanguageModel | None:
-    """The draft model that `config` names. Raises ModelLoadError, or ConfigurationError if its tokenizer is another one."""
+def load_draft(config: EngineConfig, formats: RunFormats) -> LanguageModel | None:
+    """The draft model that `config` names, loaded as the target is.
+
+    Raises ModelLoadError, or ConfigurationError if its tokenizer is another one.
+    """
     option = None if config.speculate is None else SpeculateOption.parse(config.speculate)
     if option is None or option.draft_path is None:
         return None
-    from foveal.models.loading import load_model
-
     _check_tokenizers(config.model, option.draft_path)
-    return load_model(option.draft_path, dtype=config.dtype, decoder=config.decoder)
+    return formats.load(option.draft_path)
 
 
 def build_speculator(

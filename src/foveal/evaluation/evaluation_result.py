@@ -188,6 +188,8 @@ class Evaluation:
     peak_memory_bytes: int | None = None
     speed: Speed | None = None
     machine: str = ""
+    run_as: str = ""
+    """Decoder and number formats: "native int8 (avx512), KV int8"."""
     samples: tuple[SampleAnswer, ...] = ()
     not_measured: dict[str, str] = field(default_factory=dict)
     """Part -> why it was left out ("captions": "the model has no vision tower")."""

@@ -21,6 +21,8 @@ def figure_rows(*evaluations: Evaluation) -> Rows:
 
 
 def _figures(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
+    if evaluation.run_as:
+        yield "run as", evaluation.run_as
     if evaluation.size_bytes is not None:
         yield "weights on disk", size_text(evaluation.size_bytes)
     if evaluation.perplexity is not None:

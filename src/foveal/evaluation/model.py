@@ -52,11 +52,11 @@ class ModelFacts:
     digest: str
     size_bytes: int
     """All weight files of the directory."""
-    parameter_bytes: int
-    """In memory, in the format that it computes in."""
     supports_images: bool
     vocab_size: int
     machine: str
+    run_as: str = ""
+    """Decoder and number formats, for people to read."""
 
 
 @dataclass(frozen=True, slots=True)

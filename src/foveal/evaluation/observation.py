@@ -102,6 +102,7 @@ def observe(
         peak_memory_bytes=cost.peak_memory_bytes if cost else None,
         speed=cost.speed if cost else None,
         machine=facts.machine,
+        run_as=facts.run_as,
         samples=_samples(suite, asked, responses),
         not_measured=missing,
     )

@@ -11,6 +11,7 @@ import torch
 from foveal.core.model_spec import ModelSpec
 from foveal.kernels.attention_batch import AttentionBatch, KVCache
 from foveal.models.image_input import ImageInput, PromptInput
+from foveal.models.linears import PackedLinear
 
 __all__ = ["LanguageModel", "ModelStep"]
 
@@ -48,3 +49,6 @@ class LanguageModel(Protocol):
 
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[S, hidden] -> [S, vocab] in float32."""
+
+    def cut_head(self, token_ids: torch.Tensor) -> PackedLinear | None:
+        """compute_logits for these tokens alone, [S, hidden] -> [S, n]; None where that cannot be had."""

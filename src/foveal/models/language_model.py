@@ -18,8 +18,11 @@ from foveal.models.attention_interface import attention_step, use_paged_attentio
 from foveal.models.base import ModelStep
 from foveal.models.decoder import FusedDecoder, unsupported_reason
 from foveal.models.family import Family, VisionFamily
+from foveal.models.head_rows import cut_head
 from foveal.models.image_input import ImageInput, PromptInput
+from foveal.models.linears import PackedLinear
 from foveal.models.native_decoder import NativeDecoder, native_unsupported_reason
+from foveal.models.native_tower import adopt_tower
 from foveal.models.native_vocabulary import pack_vocabulary
 from foveal.models.quantised.packed_linears import adopt_linears
 from foveal.models.weight_packer import WeightPacker
@@ -53,6 +56,7 @@ class TransformersModel:
         self.core: PreTrainedModel = model.model if family.supports_images else model
         self.dtype = model.dtype
         self.device = model.device
+        self._head: PackedLinear
         self._embed: Callable[[torch.Tensor], torch.Tensor] = model.get_input_embeddings()
         self._stack = model.get_decoder()
         self.spec = _spec_of(model, family)
@@ -63,6 +67,8 @@ class TransformersModel:
         self.fused, self.native = self._own_decoder(decoder, packer)
         if self.native is not None and packer is not None:
             self._embed, self._head = pack_vocabulary(model, packer)
+            if family.supports_images:
+                adopt_tower(self.core, self._stack, packer)
         else:
             self._head = adopt_linears([model.get_output_embeddings()])
 
@@ -145,6 +151,12 @@ class TransformersModel:
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
+
+    def cut_head(self, token_ids: torch.Tensor) -> PackedLinear | None:
+        """`compute_logits` for these tokens alone: [S, hidden] -> [S, n]. None where the head cannot be cut."""
+        if self._softcap is not None:
+            return None
+        return cut_head(self._head, self.hf_model.get_output_embeddings(), token_ids)
 
     def _embed_step(self, step: ModelStep) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
         """Embeddings with image features in place, rows of image tokens, features to add per deepstack level."""

@@ -33,6 +33,14 @@ class WeightPacker:
         self.mode = mode
         self._stored = stored
 
+    def at_least_8_bits(self) -> WeightPacker:
+        """The same, but what is rounded gets 8 bits; stored codes stay."""
+        return WeightPacker("none" if self.mode == "none" else "int8", self._stored)
+
+    def rounds(self, module: torch.nn.Module) -> bool:
+        """True where the packed weight has codes: stored ones, or rounded on load."""
+        return self.mode != "none" or module in self._stored
+
     def pack(
         self, modules: Sequence[torch.nn.Linear], *, interleaved: bool = False, head: bool = False
     ) -> NativeMatrix:

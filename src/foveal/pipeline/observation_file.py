@@ -35,7 +35,7 @@ def _source_digest() -> str:
     total = hashlib.sha256()
     for package in _ANSWERING:
         for path in sorted((root / package).rglob("*")):
-            if path.suffix in (".py", ".cpp"):
+            if path.suffix in (".py", ".cpp", ".h", ".inl"):
                 total.update(path.read_bytes())
     return total.hexdigest()
 

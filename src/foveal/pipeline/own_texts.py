@@ -16,6 +16,7 @@ from foveal.compression.calibration import CalibrationSample
 from foveal.core.errors import ConfigurationError
 from foveal.evaluation.model import Prompt
 from foveal.evaluation.text_corpus import evaluation_cache_dir
+from foveal.models.run_formats import RunFormats
 from foveal.pipeline.transformers_model import TransformersEvaluatedModel
 
 __all__ = ["MAX_OWN_TEXTS", "own_texts"]
@@ -52,7 +53,9 @@ def own_texts(model_dir: Path, number: int, *, cache_dir: Path | None = None) ->
     answers = _read(path)
     if answers is None:
         prompts = [Prompt(request) for request in _requests(number)]
-        responses = TransformersEvaluatedModel(model_dir, dtype="float32").respond(prompts, max_tokens=_MAX_TOKENS)
+        responses = TransformersEvaluatedModel(model_dir, RunFormats(dtype="float32")).respond(
+            prompts, max_tokens=_MAX_TOKENS
+        )
         answers = [response.answer for response in responses]
         _write(path, answers)
     pairs = zip(_requests(number), answers, strict=True)

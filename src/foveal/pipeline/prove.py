@@ -21,12 +21,14 @@ from foveal.evaluation.suite import Suite
 from foveal.evaluation.text_corpus import evaluation_cache_dir
 from foveal.evaluation.thresholds import Profile, Thresholds
 from foveal.evaluation.verdict import Verdict
-from foveal.models.precision import DTypeName
+from foveal.models.run_formats import RunFormats
 from foveal.pipeline.observation_file import observation_path, read_observation, write_observation
 from foveal.pipeline.running_cost import measure_running
 from foveal.pipeline.transformers_model import TransformersEvaluatedModel
 
 __all__ = ["Proof", "evaluate_model", "prove"]
+
+_AS_SERVED = RunFormats()
 
 Limits = Mapping[Profile, Thresholds] | Thresholds | None
 
@@ -42,10 +44,15 @@ class Proof:
 
 
 def evaluate_model(
-    directory: Path, suite: Suite, *, dtype: DTypeName = "auto", on_stage: OnStage | None = None, running: bool = True
+    directory: Path,
+    suite: Suite,
+    formats: RunFormats = _AS_SERVED,
+    *,
+    on_stage: OnStage | None = None,
+    running: bool = True,
 ) -> Observation:
     """Load a model, ask it the suite, let go of it. Raises ModelLoadError and ArtifactError."""
-    model = TransformersEvaluatedModel(directory, dtype=dtype)
+    model = TransformersEvaluatedModel(directory, formats)
     try:
         return observe(model, suite, on_stage=on_stage, running=running)
     finally:
@@ -58,8 +65,8 @@ def prove(
     base: Path,
     suite: Suite,
     *,
+    formats: RunFormats = _AS_SERVED,
     thresholds: Limits = None,
-    dtype: DTypeName = "auto",
     reuse_base: bool = True,
     running: bool = True,
     cache_dir: Path | None = None,
@@ -67,6 +74,7 @@ def prove(
 ) -> Proof:
     """Measure both on one suite and judge. The verdict goes into the candidate's passport, where it has a sound one.
 
+    The candidate runs in `formats`, as it is going to be served; the base as a server runs it by default, in the same dtype.
     A candidate that is not what its passport says, or does not load, is rejected before the base is measured. What the
     base answered is kept in `cache_dir` for the next candidate; speed and memory are measured anew. Raises ModelLoadError
     and ArtifactError about the base, StorageError where the verdict could not be written, and ConfigurationError about
@@ -89,10 +97,10 @@ def prove(
                 remedy="Change its permissions, or prove a copy",
             )
     try:
-        ours = evaluate_model(candidate, suite, dtype=dtype, on_stage=_named("candidate", on_stage), running=running)
+        ours = evaluate_model(candidate, suite, formats, on_stage=_named("candidate", on_stage), running=running)
     except (ModelLoadError, ArtifactError) as error:
         return _refused(candidate, reject_artefact(_as_artefact_error(error), base_digest))
-    theirs = _base(base, base_digest, suite, dtype, reuse_base, running, cache_dir, on_stage)
+    theirs = _base(base, base_digest, suite, RunFormats(dtype=formats.dtype), reuse_base, running, cache_dir, on_stage)
     evaluation = compare(ours, theirs)
     verdict = judge(evaluation, theirs.evaluation, passport, thresholds=thresholds)
     if passport is not None:
@@ -104,24 +112,24 @@ def _base(
     base: Path,
     digest: str,
     suite: Suite,
-    dtype: DTypeName,
+    formats: RunFormats,
     reuse: bool,
     running: bool,
     cache_dir: Path | None,
     on_stage: OnStage | None,
 ) -> Observation:
-    path = observation_path(cache_dir or evaluation_cache_dir(), digest, suite.description, dtype)
+    path = observation_path(cache_dir or evaluation_cache_dir(), digest, suite.description, formats.dtype)
     stage = _named("base", on_stage)
     found = read_observation(path) if reuse else None
     if found is None:
-        found = evaluate_model(base, suite, dtype=dtype, on_stage=stage, running=False)
+        found = evaluate_model(base, suite, formats, on_stage=stage, running=False)
         if reuse:
             with suppress(OSError):  # a cache that cannot be written costs time, not the result
                 write_observation(path, found)
     if not running:
         return found
     done = stage("speed and memory", 1)
-    cost = measure_running(base, dtype=dtype)
+    cost = measure_running(base, formats)
     done(1)
     missing = {k: v for k, v in found.evaluation.not_measured.items() if k not in ("speed", "peak_memory_bytes")}
     measured = replace(

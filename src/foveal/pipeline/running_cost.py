@@ -1,6 +1,6 @@
 """What a model costs to run, in a process of its own: peak memory is a process's, and a fresh one proves that it loads.
 
-python -m foveal.pipeline.running_cost DIRECTORY DTYPE
+python -m foveal.pipeline.running_cost DIRECTORY DTYPE QUANTIZE KV_DTYPE
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from pathlib import Path
 from foveal.core.errors import FovealError
 from foveal.evaluation.evaluation_result import Speed
 from foveal.evaluation.model import Running
+from foveal.models.run_formats import RunFormats
 from foveal.pipeline.fresh_process import run_fresh
 
 __all__ = ["measure_running", "peak_memory_bytes"]
+
+_AS_SERVED = RunFormats()
 
 REPEATS = 3
 DECODED_TOKENS = 24
@@ -25,10 +28,11 @@ QUESTION = "What is in the image? Describe every thing that you see, its shape, 
 PICTURE_SIDE = 224
 
 
-def measure_running(directory: Path, *, dtype: str = "auto") -> Running:
+def measure_running(directory: Path, formats: RunFormats = _AS_SERVED) -> Running:
     """Start the process and read what it measured. Raises ModelLoadError with its last words when it fails."""
     failure = f"{directory} does not run in a fresh process"
-    figures = json.loads(run_fresh(__name__, str(directory), dtype, failure=failure).splitlines()[-1])
+    arguments = (str(directory), formats.dtype, formats.quantize, formats.kv_dtype)
+    figures = json.loads(run_fresh(__name__, *arguments, failure=failure).splitlines()[-1])
     speed = Speed(
         encode_ms=figures["encode_ms"],
         prefill_tok_s=figures["prefill_tok_s"],
@@ -37,21 +41,21 @@ def measure_running(directory: Path, *, dtype: str = "auto") -> Running:
     return Running(speed, figures["peak_memory_bytes"])
 
 
-def _measure(directory: Path, dtype: str) -> dict[str, float]:
+def _measure(directory: Path, formats: RunFormats) -> dict[str, float]:
     """Batch 1, medians of three after one warm-up: one picture encoded, its prompt prefilled, 24 tokens decoded."""
     import torch
     from PIL import Image
 
     from foveal.evaluation.model import Prompt
-    from foveal.models.loading import load_model, load_processor
+    from foveal.models.loading import load_processor
     from foveal.pipeline.prompt_preparation import prepare_prompt
     from foveal.pipeline.verified_decoding import VerifiedDecoder
 
-    model = load_model(directory, dtype=dtype)  # type: ignore[arg-type]
+    model = formats.load(directory)
     processor = load_processor(directory)
     picture = Image.new("RGB", (PICTURE_SIDE, PICTURE_SIDE), (90, 160, 220)) if model.spec.supports_images else None
     drafted = prepare_prompt(processor, Prompt(QUESTION, picture), model.spec.eos_token_ids)
-    decoder = VerifiedDecoder(_Endless(model))  # type: ignore[arg-type]
+    decoder = VerifiedDecoder(_Endless(model), formats.kv_format(model))  # type: ignore[arg-type]
     images = list(drafted.prompt.images)
     with torch.inference_mode():
         encode_s = _median_s(lambda: model.encode_images(images)) if images else 0.0
@@ -97,7 +101,9 @@ def _median_s(action: Callable[[], object]) -> float:
 
 def main() -> None:
     try:
-        figures = _measure(Path(sys.argv[1]), sys.argv[2])
+        directory, dtype, quantize, kv_dtype = sys.argv[1:]
+        formats = RunFormats(dtype=dtype, quantize=quantize, kv_dtype=kv_dtype)  # type: ignore[arg-type]
+        figures = _measure(Path(directory), formats)
     except FovealError as error:
         sys.exit(f"error: {error}")
     print(json.dumps(figures))

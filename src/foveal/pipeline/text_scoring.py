@@ -22,8 +22,12 @@ _ROWS_AT_ONCE = 128
 class WindowScorer:
     """`prefix` (a begin-of-text token, where the model expects one) stands before every window and is not scored."""
 
-    def __init__(self, model: LanguageModel, prefix: Sequence[int] = ()) -> None:
+    def __init__(
+        self, model: LanguageModel, prefix: Sequence[int] = (), *, kv_format: torch.dtype | None = None
+    ) -> None:
+        """`kv_format`: the KV cache's number format; None for the model's."""
         self._model = model
+        self._kv_format = kv_format or model.dtype
         self._prefix = list(prefix)
         self._pool: KVCache | None = None
 
@@ -45,7 +49,7 @@ class WindowScorer:
         model, length = self._model, len(ids)
         if self._pool is None or self._pool.num_blocks < length:
             self._pool = allocate_kv_cache(
-                model.spec, num_blocks=length, block_size=1, dtype=model.dtype, device=model.device
+                model.spec, num_blocks=length, block_size=1, dtype=self._kv_format, device=model.device
             )
         slots = torch.arange(length, device=model.device)
         positions, _ = model.rope_positions(PromptInput(ids))

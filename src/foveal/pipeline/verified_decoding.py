@@ -65,8 +65,10 @@ class _Sequence:
 class VerifiedDecoder:
     """Holds a KV pool with blocks of one token, as large as the largest call needed."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, kv_format: torch.dtype | None = None) -> None:
+        """`kv_format`: the KV cache's number format; None for the model's."""
         self._model = model
+        self._kv_format = kv_format or model.dtype
         self._pool: KVCache | None = None
 
     @torch.inference_mode()
@@ -204,7 +206,7 @@ class VerifiedDecoder:
             model = self._model
             self._pool = None  # the old one goes before the new one comes
             self._pool = allocate_kv_cache(
-                model.spec, num_blocks=slots, block_size=1, dtype=model.dtype, device=model.device
+                model.spec, num_blocks=slots, block_size=1, dtype=self._kv_format, device=model.device
             )
         return self._pool
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from foveal.core.errors import ModelLoadError
+from foveal.core.errors import ConfigurationError, ModelLoadError
 from foveal.evaluation.metrics.perplexity import text_windows
 from foveal.evaluation.model import Prompt
+from foveal.kernels.native.extension import native_kernels
+from foveal.models.run_formats import RunFormats
 from foveal.pipeline.prompt_preparation import batches_of_groups, prepare_prompt
 from foveal.pipeline.running_cost import measure_running
 from foveal.pipeline.transformers_model import TransformersEvaluatedModel
@@ -91,3 +94,29 @@ def test_a_directory_that_does_not_load_says_why(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelLoadError, match=r"fresh process.*model_type"):
         measure_running(tmp_path)
+
+
+@pytest.mark.skipif(native_kernels() is None, reason="the kernels are not compiled")
+def test_what_is_measured_is_what_the_options_serve() -> None:
+    plain = TransformersEvaluatedModel(tiny_checkpoint("llava"))
+    served = TransformersEvaluatedModel(tiny_checkpoint("llava"), RunFormats(quantize="int8", kv_dtype="int8"))
+    prompts = [Prompt("what?", tiny_image(0), "red")]
+
+    [reference], [rounded] = (m.respond(prompts, max_tokens=4, logits=True) for m in (plain, served))
+
+    assert plain.facts.run_as == "fused float32, KV float32"
+    assert served.facts.run_as.startswith("native int8 (")
+    assert served.facts.run_as.endswith("KV int8")
+    difference = np.abs(reference.logits - rounded.logits).max()
+    assert 0 < difference < 0.2 * np.abs(reference.logits).max()
+
+
+def test_an_int8_cache_needs_the_native_decoder() -> None:
+    with pytest.raises(ConfigurationError, match="only the native decoder reads"):
+        TransformersEvaluatedModel(tiny_checkpoint("gpt2"), RunFormats(kv_dtype="int8"))
+
+
+@pytest.mark.parametrize("wrong", [{"quantize": "int3"}, {"kv_dtype": "int4"}])
+def test_unknown_formats_are_refused_before_anything_is_loaded(wrong: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="must be one of"):
+        RunFormats(**wrong)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import torch
 
 from foveal.engine.execution.sampling.vocabulary_ops import argmax
 from foveal.models.base import LanguageModel
-from foveal.models.linears import DenseLinear
+from foveal.models.linears import PackedLinear
 
 __all__ = ["DraftVocabulary"]
 
@@ -28,13 +28,13 @@ class DraftVocabulary:
         self._model = model
         self._target_vocab_size = target_vocab_size
         self._ids: torch.Tensor | None = None
-        self._head: DenseLinear | None = None
+        self._head: PackedLinear | None = None
         full = model.spec.vocab_size
-        weight = _head_weight(model)
-        if size is not None and size < full and weight is not None:
+        if size is not None and size < full:
             kept = sorted({*range(size), *(token for token in always if 0 <= token < full)})
-            self._ids = torch.tensor(kept, device=model.device)
-            self._head = DenseLinear(weight.index_select(0, self._ids).contiguous())
+            ids = torch.tensor(kept, device=model.device)
+            self._head = model.cut_head(ids)
+            self._ids = None if self._head is None else ids
 
     @property
     def size(self) -> int:
@@ -59,14 +59,3 @@ class DraftVocabulary:
         else:
             wide.index_copy_(1, self._ids, logits)
         return wide
-
-
-def _head_weight(model: LanguageModel) -> torch.Tensor | None:
-    """[vocab, hidden] of a plain head; None for one that cannot be cut: packed, biased, or of an unknown model."""
-    hf_model = getattr(model, "hf_model", None)
-    if hf_model is None or getattr(hf_model.config.get_text_config(), "final_logit_softcapping", None) is not None:
-        return None
-    head = hf_model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or head.bias is not None:
-        return None
-    return head.weight.detach()
