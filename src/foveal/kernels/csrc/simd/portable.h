@@ -16,8 +16,10 @@ struct I32 {
 struct Bytes {
   uint8_t v[64];
 };
+using Four = const int8_t*;
 
 constexpr int kMaxRows = 2;
+constexpr int kStreamedRows = 2, kTileRows = 2, kTilePanels = 1;
 
 template <typename F>
 static inline F32 lanes(F f) {
@@ -90,10 +92,20 @@ static inline I32 to_int(F32 v) {
   for (int i = 0; i < 16; ++i) r.v[i] = static_cast<int32_t>(::nearbyintf(v.v[i]));
   return r;
 }
-static inline int32_t reduce_add_int(I32 v) {
-  int32_t sum = 0;
-  for (const int32_t lane : v.v) sum += lane;
-  return sum;
+static inline I32 add_int(I32 a, I32 b) {
+  for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
+  return a;
+}
+// Lane i of the result is over the lanes of rows[i].
+static inline F32 largest_of_each(const float (*rows)[16]) {
+  float each[16];
+  for (int i = 0; i < 16; ++i) each[i] = reduce_max(load(rows[i]));
+  return load(each);
+}
+static inline F32 sum_of_each(const float (*rows)[16]) {
+  float each[16];
+  for (int i = 0; i < 16; ++i) each[i] = reduce_add(load(rows[i]));
+  return load(each);
 }
 static inline void store_int8(int8_t* p, I32 v) {
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(v.v[i]);
@@ -132,14 +144,18 @@ static inline Bytes high_nibbles(Bytes b) {
   for (uint8_t& byte : b.v) byte >>= 4;
   return b;
 }
+static inline void store_bytes(uint8_t* p, Bytes v) { std::memcpy(p, v.v, 64); }
+static inline Four four_inputs(const int8_t* x) { return x; }
 // acc[i] += sum over j < 4 of w[4 i + j] * x[j]
-static inline I32 dot_bytes(I32 acc, Bytes w, const int8_t* x) {
+static inline I32 dot_bytes(I32 acc, Bytes w, Four x) {
   for (int i = 0; i < 16; ++i)
     for (int j = 0; j < 4; ++j) acc.v[i] += w.v[4 * i + j] * x[j];
   return acc;
 }
-static inline I32 dot_nibbles(I32 acc, Bytes w, const int8_t* x) { return dot_bytes(acc, w, x); }
+static inline I32 dot_nibbles(I32 acc, Bytes w, Four x) { return dot_bytes(acc, w, x); }
 
 static inline void prefetch(const void*) {}
+// Into the second-level cache.
+static inline void prefetch_far(const void*) {}
 
 }  // namespace foveal::portable
