@@ -125,14 +125,32 @@ static float quantise_head(const float* x, int width, int8_t* codes) {
   return largest > 1.5e-36f ? largest / 127.0f : 0.0f;
 }
 
+// What lies beyond the range of halves becomes their largest, never an infinity.
+static void store_halves(const float* x, int width, uint16_t* halves) {
+  const F32 most = set1(65504.0f), least = set1(-65504.0f);
+  for (int i = 0; i < width; i += 16) {
+    const int n = width - i < 16 ? width - i : 16;
+    uint16_t lanes[16];
+    store_half(lanes, max(least, min(most, load_n(x + i, n))));
+    __builtin_memcpy(halves + i, lanes, sizeof(uint16_t) * n);
+  }
+}
+
 static void store_kv(const KvLayer& kv, int64_t slot, int head, const float* key, const float* value) {
-  const int64_t at = slot * kv.kv_heads + head;
-  if (kv.key != nullptr) {
-    __builtin_memcpy(kv.key + at * kv.head_dim, key, sizeof(float) * kv.head_dim);
-    __builtin_memcpy(kv.value + at * kv.head_dim, value, sizeof(float) * kv.head_dim);
-  } else {
-    kv.key_scales[at] = quantise_head(key, kv.head_dim, kv.key_codes + at * kv.head_dim);
-    kv.value_scales[at] = quantise_head(value, kv.head_dim, kv.value_codes + at * kv.head_dim);
+  const int64_t row = slot * kv.kv_heads + head, at = row * kv.head_dim;
+  switch (kv.kind) {
+    case KvKind::kFloat32:
+      __builtin_memcpy(static_cast<float*>(kv.key) + at, key, sizeof(float) * kv.head_dim);
+      __builtin_memcpy(static_cast<float*>(kv.value) + at, value, sizeof(float) * kv.head_dim);
+      break;
+    case KvKind::kFloat16:
+      store_halves(key, kv.head_dim, static_cast<uint16_t*>(kv.key) + at);
+      store_halves(value, kv.head_dim, static_cast<uint16_t*>(kv.value) + at);
+      break;
+    case KvKind::kInt8:
+      kv.key_scales[row] = quantise_head(key, kv.head_dim, static_cast<int8_t*>(kv.key) + at);
+      kv.value_scales[row] = quantise_head(value, kv.head_dim, static_cast<int8_t*>(kv.value) + at);
+      break;
   }
 }
 

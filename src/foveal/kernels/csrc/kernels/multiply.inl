@@ -221,8 +221,8 @@ static void piece_tile(const Inputs& x, int64_t groups, int row, const Piece& pi
       repeat<kWide>([&](auto c) FOVEAL_INLINE {
         codes[c] = load_bytes(p + (c / 2) * to_second + s * 4 * kPanel + c % 2 * 64);
       });
-      prefetch_far(next);
-      if constexpr (P > 1) prefetch_far(next + to_next);
+      prefetch(next);
+      if constexpr (P > 1) prefetch(next + to_next);
       next += step;
       repeat<M>([&](auto m) FOVEAL_INLINE {
         const Four input = four_inputs(a + m * stride + 4 * s);

@@ -80,6 +80,9 @@ static inline F32 load_int8(const int8_t* p) {
 static inline F32 load_half(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
+static inline void store_half(uint16_t* p, F32 v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 static inline F32 load_bfloat(const uint16_t* p) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
@@ -103,8 +106,7 @@ static inline I32 dot_bytes(I32 acc, Bytes w, Four x) {
 }
 static inline I32 dot_nibbles(I32 acc, Bytes w, Four x) { return dot_bytes(acc, w, x); }
 
-static inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
-// Into the second-level cache.
-static inline void prefetch_far(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
+// Not the intrinsic: GCC 12 finds a function that only prefetches to be without effect and drops most calls.
+static inline void prefetch(const void* p) { asm volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(p))); }
 
 }  // namespace foveal::avx512

@@ -127,6 +127,22 @@ static inline F32 load_half(const uint16_t* p) {
     return from_bits(sign | (static_cast<uint32_t>(p[i] & 0x7fffu) << 13)) * 0x1p112f;
   });
 }
+// Rounds to the nearest, ties to even; |v| is at most 65504.
+static inline void store_half(uint16_t* p, F32 v) {
+  for (int i = 0; i < 16; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, &v.v[i], 4);
+    const uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+    if (size < 0x38800000u) {
+      // A half's subnormal: adding 0.5 leaves multiples of 2^-24 in the last bits, rounded by the hardware.
+      const float shifted = ::fabsf(v.v[i]) + 0.5f;
+      std::memcpy(&bits, &shifted, 4);
+      p[i] = static_cast<uint16_t>(sign | (bits - 0x3f000000u));
+    } else {
+      p[i] = static_cast<uint16_t>(sign | ((size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13));
+    }
+  }
+}
 static inline F32 load_bfloat(const uint16_t* p) {
   return lanes([&](int i) { return from_bits(static_cast<uint32_t>(p[i]) << 16); });
 }
@@ -155,7 +171,5 @@ static inline I32 dot_bytes(I32 acc, Bytes w, Four x) {
 static inline I32 dot_nibbles(I32 acc, Bytes w, Four x) { return dot_bytes(acc, w, x); }
 
 static inline void prefetch(const void*) {}
-// Into the second-level cache.
-static inline void prefetch_far(const void*) {}
 
 }  // namespace foveal::portable
