@@ -77,7 +77,7 @@ def build_loop(
 ) -> EngineLoop:
     """An engine around models that are already loaded (tests and tools); `draft` is what `load_draft` returns."""
     max_model_len = _max_model_len(config, model)
-    kv_dtype = torch.int8 if config.kv_dtype == "int8" else model.dtype
+    kv_dtype = torch.int8 if config.kv_dtype == "int8" else getattr(model, "kv_dtype", model.dtype)
     if kv_dtype == torch.int8 and getattr(model, "native", None) is None:
         raise ConfigurationError(
             f"kv_dtype is int8, which only the native decoder reads, and {config.model_name} does not run on it. Use "

@@ -70,15 +70,16 @@ static inline void int8_tile(const Matrix& w, const Inputs& x, int row, int pane
 
 template <int M, bool kHasMinimums>
 static inline void int4_tile(const Matrix& w, const Inputs& x, int row, int panel, Tile<M>& sum) {
-  const int groups = w.k / kGroup, per_scale = w.group / kGroup, scale_rows = w.k / w.group;
+  const int groups = w.k / kGroup, per_scale = w.group / kGroup;
   const int64_t stride = w.k;
+  int64_t at = static_cast<int64_t>(panel) * (w.k / w.group) * kPanel;  // of the group's scales
   const uint8_t* p = static_cast<const uint8_t*>(w.data) + static_cast<int64_t>(panel) * w.k * (kPanel / 2);
   const int8_t* a = x.codes + row * stride;
   const float* scales = x.scales + static_cast<int64_t>(row) * groups;
   const float* sums = x.sums + static_cast<int64_t>(row) * groups;
   const int32_t* seeds = x.seeds + static_cast<int64_t>(row) * groups;
   sum.clear();
-  for (int g = 0; g < groups; ++g, ++scales, ++seeds, ++sums) {
+  for (int g = 0, of_scale = 0; g < groups; ++g, ++scales, ++seeds, ++sums) {
     I32 acc[M][2];
     repeat<M>([&](auto m) FOVEAL_INLINE { acc[m][0] = acc[m][1] = set1_int(seeds[m * groups]); });
     for (int t = 0; t < kGroup / 8; ++t, p += 4 * kPanel, a += 8) {
@@ -93,7 +94,6 @@ static inline void int4_tile(const Matrix& w, const Inputs& x, int row, int pane
         acc[m][1] = dot_nibbles(acc[m][1], high1, four_inputs(a + m * stride + 4));
       });
     }
-    const int64_t at = (static_cast<int64_t>(panel) * scale_rows + g / per_scale) * kPanel;
     const F32 s0 = load_half(w.scales + at), s1 = load_half(w.scales + at + 16);
     repeat<M>([&](auto m) FOVEAL_INLINE {
       sum.add_scaled(m, mul(to_float(acc[m][0]), s0), mul(to_float(acc[m][1]), s1), set1(scales[m * groups]));
@@ -102,6 +102,7 @@ static inline void int4_tile(const Matrix& w, const Inputs& x, int row, int pane
       const F32 low0 = load_half(w.minimums + at), low1 = load_half(w.minimums + at + 16);
       repeat<M>([&](auto m) FOVEAL_INLINE { sum.add_scaled(m, low0, low1, set1(sums[m * groups])); });
     }
+    if (++of_scale == per_scale) of_scale = 0, at += kPanel;
     FOVEAL_SUMS_STAY_IN_MEMORY();
   }
 }
@@ -255,10 +256,11 @@ static inline void unpack(const uint8_t* p, int groups, uint8_t* out) {
 // Scales (or minimums) of a piece's groups of one panel, as floats.
 static inline void widen_halves(const uint16_t* halves, const Matrix& w, int panel, const Piece& piece, float* out,
                                 int stride) {
-  const int64_t first = static_cast<int64_t>(panel) * (w.k / w.group);
-  for (int g = 0; g < piece.groups; ++g, out += stride) {
-    const uint16_t* row = halves + (first + (piece.group + g) * kGroup / w.group) * kPanel;
+  const int per_scale = w.group / kGroup;
+  const uint16_t* row = halves + (static_cast<int64_t>(panel) * (w.k / w.group) + piece.group / per_scale) * kPanel;
+  for (int g = 0, of_scale = piece.group % per_scale; g < piece.groups; ++g, out += stride) {
     store(out, load_half(row)), store(out + 16, load_half(row + 16));
+    if (++of_scale == per_scale) of_scale = 0, row += kPanel;
   }
 }
 
