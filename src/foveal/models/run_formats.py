@@ -52,7 +52,7 @@ class RunFormats:
     def kv_format(self, model: LanguageModel) -> torch.dtype:
         """The KV cache's number format. Raises ConfigurationError if `model` cannot read the one that was asked for."""
         if self.kv_dtype != "int8":
-            return model.dtype
+            return getattr(model, "kv_dtype", model.dtype)
         if getattr(model, "native", None) is None:
             raise ConfigurationError(
                 f"kv_dtype is int8, which only the native decoder reads, and this {model.spec.model_type} model does not "

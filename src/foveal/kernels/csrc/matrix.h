@@ -53,11 +53,13 @@ struct Output {
   Finish finish;
 };
 
-// One layer's KV pool. Exactly one of the float and int8 pairs is set.
+enum class KvKind : int32_t { kFloat32, kFloat16, kInt8 };
+
+// One layer's KV pool.
 struct KvLayer {
-  float *key, *value;            // [slots, kv_heads, head_dim]
-  int8_t *key_codes, *value_codes;
-  float *key_scales, *value_scales;  // [slots, kv_heads]
+  KvKind kind;
+  void *key, *value;                 // [slots, kv_heads, head_dim] float, half or int8
+  float *key_scales, *value_scales;  // int8: [slots, kv_heads]
   int kv_heads, head_dim;
 };
 

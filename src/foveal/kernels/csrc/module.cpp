@@ -175,7 +175,7 @@ uint64_t read_all(Array<const uint64_t> words, int threads) {
   return sum;
 }
 
-// The KV pool: [layers, slots, kv_heads, head_dim], float32, or int8 with scales [layers, slots, kv_heads].
+// The KV pool: [layers, slots, kv_heads, head_dim], float32, float16, or int8 with scales [layers, slots, kv_heads].
 class Pool {
  public:
   Pool(nb::ndarray<nb::c_contig, nb::device::cpu> key, nb::ndarray<nb::c_contig, nb::device::cpu> value,
@@ -185,24 +185,23 @@ class Pool {
             "key and value must be [layers, slots, kv_heads, head_dim] of one type");
     for (size_t i = 0; i < 4; ++i) require(key.shape(i) == value.shape(i), "key and value differ in shape");
     const bool coded = key.dtype() == nb::dtype<int8_t>();
-    require(coded || key.dtype() == nb::dtype<float>(), "the pool must be float32 or int8");
+    const bool half = key.dtype() == nb::dlpack::dtype{static_cast<uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
+    require(coded || half || key.dtype() == nb::dtype<float>(), "the pool must be float32, float16 or int8");
     require(coded == key_scales.has_value() && coded == value_scales.has_value(), "an int8 pool needs scales");
-    const size_t per_layer = key.shape(1) * key.shape(2), head_dim = key.shape(3);
+    const size_t per_layer = key.shape(1) * key.shape(2), head_dim = key.shape(3), bytes = coded ? 1 : half ? 2 : 4;
     require_size(key_scales, key.shape(0) * per_layer, "key_scales must be [layers, slots, kv_heads]");
     require_size(value_scales, key.shape(0) * per_layer, "value_scales must be [layers, slots, kv_heads]");
     slots = static_cast<int64_t>(key.shape(1));
     for (size_t l = 0; l < key.shape(0); ++l) {
       KvLayer layer{};
+      layer.kind = coded ? KvKind::kInt8 : half ? KvKind::kFloat16 : KvKind::kFloat32;
       layer.kv_heads = static_cast<int>(key.shape(2)), layer.head_dim = static_cast<int>(head_dim);
-      const size_t at = l * per_layer * head_dim;
+      const size_t at = l * per_layer * head_dim * bytes;
+      layer.key = static_cast<char*>(key.data()) + at;
+      layer.value = static_cast<char*>(value.data()) + at;
       if (coded) {
-        layer.key_codes = static_cast<int8_t*>(key.data()) + at;
-        layer.value_codes = static_cast<int8_t*>(value.data()) + at;
         layer.key_scales = key_scales->data() + l * per_layer;
         layer.value_scales = value_scales->data() + l * per_layer;
-      } else {
-        layer.key = static_cast<float*>(key.data()) + at;
-        layer.value = static_cast<float*>(value.data()) + at;
       }
       layers.push_back(layer);
     }

@@ -31,7 +31,7 @@ class NativePool:
         self._pool: Any = None
 
     def of(self, cache: KVCache) -> Any:
-        """Raises ValueError unless the pool is float32, or int8 with scales, in one piece on the CPU."""
+        """Raises ValueError unless the pool is float32, float16, or int8 with scales, in one piece on the CPU."""
         if self._cache is not cache:
             scales = [None if scale is None else scale.numpy() for scale in (cache.key_scale, cache.value_scale)]
             self._pool = require_native().Pool(cache.key.numpy(), cache.value.numpy(), *scales, cache.block_size)

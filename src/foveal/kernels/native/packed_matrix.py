@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from foveal.core.errors import ConfigurationError
 from foveal.kernels.native.extension import require_native
+from foveal.kernels.native.large_pages import in_large_pages
 from foveal.kernels.quantisation.affine import QuantisedWeight
 
 __all__ = ["NativeMatrix", "interleave_halves", "pack_dense", "pack_quantised"]
@@ -145,20 +146,10 @@ def _make(
     minimums: torch.Tensor | None = None,
     group: int = 0,
 ) -> NativeMatrix:
-    data = _aligned(panels)
+    data = in_large_pages(panels)
     channel = None if channel is None else _pad_rows(channel.float()).contiguous()
     bias = None if bias is None else _pad_rows(bias.detach().float()).contiguous()
     arrays = [None if array is None else array.numpy() for array in (scales, minimums, channel, bias)]
     handle = require_native().make_matrix(kind, shape[0], n, k, data.numpy(), *arrays, group)
     stored = [array for array in (data, scales, minimums, channel, bias) if array is not None]
     return NativeMatrix(handle, shape[1], shape[0], kind, sum(array.nbytes for array in stored))
-
-
-def _aligned(panels: torch.Tensor) -> torch.Tensor:
-    """The bytes of `panels`, starting on a cache line: a load that straddles two costs two."""
-    flat = panels.reshape(-1).view(torch.uint8)
-    if flat.data_ptr() % 64 == 0:
-        return flat
-    room = torch.empty(flat.numel() + 64, dtype=torch.uint8)
-    start = -room.data_ptr() % 64
-    return room[start : start + flat.numel()].copy_(flat)

@@ -125,6 +125,37 @@ def test_an_int8_pool_gives_attention_over_its_rounded_keys_and_values(requests:
     assert torch.allclose(found, case.reference(None, full_key, full_value), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("requests", MIXES)
+@pytest.mark.parametrize("head_dim", [64, 20, 128])
+def test_a_float16_pool_gives_attention_over_its_rounded_keys_and_values(
+    requests: list[tuple[int, int]], head_dim: int
+) -> None:
+    case = Case(requests, 6, 2, head_dim, 13)
+    key, value = case.key.half(), case.value.half()
+    cache = KVCache(key.clone(), value.clone(), BLOCK)
+    found = case.native(None, cache, 2)
+    slots = case.batch.slots
+    key[0, slots], value[0, slots] = case.new[1].half(), case.new[2].half()
+    assert torch.equal(cache.key, key)
+    assert torch.equal(cache.value, value)
+    case.new[1], case.new[2] = key[0, slots].float(), value[0, slots].float()
+    expected = case.reference(None, key.float(), value.float())
+    assert torch.allclose(found, expected, rtol=1e-4, atol=2e-5)
+
+
+def test_a_float16_pool_rounds_as_torch_does_and_never_holds_an_infinity() -> None:
+    case = Case([(0, 1)], 1, 1, 64, 1)
+    sizes = torch.tensor(
+        [0.0, -0.0, 1e-9, 2.0**-25, 2.0**-24, 3e-8, 6.1e-5, 2.0**-14, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 65504.0, -65519.0]
+    )
+    keys = torch.randn(64) * torch.logspace(-9, 4, 64)
+    keys[: len(sizes)], keys[-2:] = sizes, torch.tensor([1e6, -1e30])
+    case.new[1] = keys[None, None].contiguous()
+    cache = KVCache(case.key.half(), case.value.half(), BLOCK)
+    case.native(None, cache, 1)
+    assert torch.equal(cache.key[0, case.batch.slots[0], 0], keys.clamp(-65504, 65504).half())
+
+
 def test_a_single_token_gives_the_same_bits_alone_and_in_any_batch() -> None:
     case = Case([(100, 1), (37, 1), (0, 50)], 6, 2, 64, 5)
     together = case.native(None, KVCache(case.key.clone(), case.value.clone(), BLOCK), 2)

@@ -1,60 +1,130 @@
 // Attention over the paged pool. Softmax is online (arXiv 1805.02867): sums are kept relative to the largest score so far.
 
-static inline int64_t slot_of(const AttentionSpan& span, int position) {
-  return span.block_table[position / span.block_size] * span.block_size + position % span.block_size;
-}
+// Rows [slot, kv_head] of positions one after the other; the division happens once.
+class RowCursor {
+ public:
+  RowCursor(const AttentionSpan& span, int kv_heads, int position)
+      : block_(span.block_table + position / span.block_size), size_(span.block_size),
+        offset_(position % span.block_size), heads_(kv_heads), head_(span.kv_head) {}
 
-// Sixteen (or n) values of a cached vector, not yet scaled.
+  int64_t next() {
+    const int64_t row = (*block_ * size_ + offset_) * heads_ + head_;
+    if (++offset_ == size_) offset_ = 0, ++block_;
+    return row;
+  }
+
+ private:
+  const int64_t* block_;
+  const int size_;
+  int offset_;
+  const int heads_, head_;
+};
+
+template <KvKind>
+struct StoredAs;
+template <>
+struct StoredAs<KvKind::kFloat32> {
+  using Type = float;
+};
+template <>
+struct StoredAs<KvKind::kFloat16> {
+  using Type = uint16_t;
+};
+template <>
+struct StoredAs<KvKind::kInt8> {
+  using Type = int8_t;
+};
+
+// Vectors of a cache, not yet scaled.
+template <KvKind kKind>
 struct KvReader {
-  const float* floats;
-  const int8_t* codes;
+  using Value = typename StoredAs<kKind>::Type;
+  const Value* values;
+
+  explicit KvReader(const void* pool) : values(static_cast<const Value*>(pool)) {}
+
+  static F32 widen(const Value* p) {
+    if constexpr (kKind == KvKind::kFloat32) return load(p);
+    if constexpr (kKind == KvKind::kFloat16) return load_half(p);
+    if constexpr (kKind == KvKind::kInt8) return load_int8(p);
+  }
+  // Sixteen values, or n and zeros.
   F32 load_at(int64_t offset, int n) const {
-    if (floats != nullptr) return n == 16 ? load(floats + offset) : load_n(floats + offset, n);
-    if (n == 16) return load_int8(codes + offset);
-    int8_t lanes[16] = {};
-    __builtin_memcpy(lanes, codes + offset, n);
-    return load_int8(lanes);
+    if (n == 16) return widen(values + offset);
+    Value lanes[16] = {};
+    __builtin_memcpy(lanes, values + offset, sizeof(Value) * n);
+    return widen(lanes);
+  }
+  void prefetch_row(int64_t offset, int width) const {
+    const char* p = reinterpret_cast<const char*>(values + offset);
+    for (int i = 0; i < width * static_cast<int>(sizeof(Value)); i += 64) prefetch(p + i);
   }
 };
 
 // R query heads that share the KV head. kWide is head_dim / 16 where that is known, else 0.
-template <int R, int kWide>
+template <int R, int kWide, KvKind kKind>
 static void attend_rows(const KvLayer& kv, const AttentionSpan& span, const float* queries, float* sums, float* most,
                         float* total) {
+  constexpr bool kCoded = kKind == KvKind::kInt8;
   const int width = kWide > 0 ? kWide * 16 : kv.head_dim, chunks = (width + 15) / 16;
-  const KvReader keys{kv.key, kv.key_codes}, values{kv.value, kv.value_codes};
+  const KvReader<kKind> keys(kv.key), values(kv.value);
   float largest[R], weight_sum[R];
   for (int r = 0; r < R; ++r) largest[r] = -__builtin_inff(), weight_sum[r] = 0.0f;
   for (int r = 0; r < R; ++r)
     for (int i = 0; i < width; ++i) sums[r * width + i] = 0.0f;
-  alignas(64) float scores[R][16];
-  int64_t rows[16];
-  for (int from = span.from; from < span.to; from += 16) {
-    const int count = span.to - from < 16 ? span.to - from : 16;
-    for (int r = 0; r < R; ++r)
-      for (int j = 0; j < 16; ++j) scores[r][j] = -__builtin_inff();
+  alignas(64) float lanes[R][16][16], scores[R][16], key_scales[16], value_scales[16];
+  int64_t all_rows[2][16];
+  RowCursor cursor(span, kv.kv_heads, span.from);
+  for (int j = 0; j < 16 && span.from + j < span.to; ++j) {
+    all_rows[0][j] = cursor.next();
+    keys.prefetch_row(all_rows[0][j] * width, width);
+  }
+  for (int from = span.from, turn = 0; from < span.to; from += 16, turn ^= 1) {
+    const int left = span.to - from, count = left < 16 ? left : 16, following = left < 32 ? left - count : 16;
+    const int64_t* rows = all_rows[turn];
+    int64_t* next_rows = all_rows[turn ^ 1];
     for (int j = 0; j < count; ++j) {
-      rows[j] = slot_of(span, from + j) * kv.kv_heads + span.kv_head;
+      // Blocks lie anywhere, so the processor cannot guess: ask for this position's value and for the next key.
+      values.prefetch_row(rows[j] * width, width);
+      if (j < following) {
+        next_rows[j] = cursor.next();
+        keys.prefetch_row(next_rows[j] * width, width);
+      }
+      if constexpr (kCoded) key_scales[j] = kv.key_scales[rows[j]], value_scales[j] = kv.value_scales[rows[j]];
       F32 acc[R];
       repeat<R>([&](auto r) FOVEAL_INLINE { acc[r] = zero(); });
-      for (int c = 0; c < chunks; ++c) {
+      const auto chunk = [&](int c) FOVEAL_INLINE {
         const int n = kWide > 0 || width - 16 * c >= 16 ? 16 : width - 16 * c;
         const F32 key = keys.load_at(rows[j] * width + 16 * c, n);
         repeat<R>([&](auto r) FOVEAL_INLINE {
           const float* q = queries + r * width + 16 * c;
           acc[r] = fma(n == 16 ? load(q) : load_n(q, n), key, acc[r]);
         });
+      };
+      if constexpr (kWide > 0) {
+        repeat<kWide>(chunk);
+      } else {
+        for (int c = 0; c < chunks; ++c) chunk(c);
       }
-      const float scale = kv.key_scales != nullptr ? kv.key_scales[rows[j]] : 1.0f;
-      repeat<R>([&](auto r) FOVEAL_INLINE { scores[r][j] = reduce_add(acc[r]) * scale; });
+      repeat<R>([&](auto r) FOVEAL_INLINE { store(lanes[r][j], acc[r]); });
+    }
+    for (int j = count; j < 16; ++j) {
+      for (int r = 0; r < R; ++r) store(lanes[r][j], zero());
+      key_scales[j] = value_scales[j] = 0.0f;
     }
     for (int r = 0; r < R; ++r) {
-      const F32 score = load(scores[r]);
+      F32 score = sum_of_each(lanes[r]);
+      if constexpr (kCoded) score = mul(score, load(key_scales));
+      if (count < 16) {
+        store(scores[r], score);
+        for (int j = count; j < 16; ++j) scores[r][j] = -__builtin_inff();
+        score = load(scores[r]);
+      }
       const float top = reduce_max(score), now = top > largest[r] ? top : largest[r];
-      const F32 weights = exponential(sub(score, set1(now)));
-      store(scores[r], weights);
+      F32 weights = exponential(sub(score, set1(now)));
       float added = 0.0f;
       if (count < 16) {  // exponential() clamps minus infinity to a tiny number; leave the padding out
+        store(scores[r], weights);
         for (int j = 0; j < count; ++j) added += scores[r][j];
       } else {
         added = reduce_add(weights);
@@ -66,32 +136,55 @@ static void attend_rows(const KvLayer& kv, const AttentionSpan& span, const floa
         largest[r] = now;
       }
       weight_sum[r] += added;
-      if (kv.value_scales != nullptr)
-        for (int j = 0; j < count; ++j) scores[r][j] *= kv.value_scales[rows[j]];
+      if constexpr (kCoded) weights = mul(weights, load(value_scales));
+      store(scores[r], weights);
     }
     for (int c = 0; c < chunks; ++c) {
       const int n = kWide > 0 || width - 16 * c >= 16 ? 16 : width - 16 * c;
       F32 acc[R];
-      repeat<R>([&](auto r) FOVEAL_INLINE { acc[r] = load_n(sums + r * width + 16 * c, n); });
+      repeat<R>([&](auto r) FOVEAL_INLINE {
+        const float* sum = sums + r * width + 16 * c;
+        acc[r] = n == 16 ? load(sum) : load_n(sum, n);
+      });
       for (int j = 0; j < count; ++j) {
         const F32 value = values.load_at(rows[j] * width + 16 * c, n);
         repeat<R>([&](auto r) FOVEAL_INLINE { acc[r] = fma(set1(scores[r][j]), value, acc[r]); });
       }
-      repeat<R>([&](auto r) FOVEAL_INLINE { store_n(sums + r * width + 16 * c, acc[r], n); });
+      repeat<R>([&](auto r) FOVEAL_INLINE {
+        float* sum = sums + r * width + 16 * c;
+        if (n == 16) {
+          store(sum, acc[r]);
+        } else {
+          store_n(sum, acc[r], n);
+        }
+      });
     }
   }
   for (int r = 0; r < R; ++r) most[r] = largest[r], total[r] = weight_sum[r];
 }
 
+template <int R, KvKind kKind>
+static void attend_kind(const KvLayer& kv, const AttentionSpan& span, const float* q, float* sums, float* most,
+                        float* total) {
+  if (kv.head_dim == 64) {
+    attend_rows<R, 4, kKind>(kv, span, q, sums, most, total);
+  } else if (kv.head_dim == 128) {
+    attend_rows<R, 8, kKind>(kv, span, q, sums, most, total);
+  } else {
+    attend_rows<R, 0, kKind>(kv, span, q, sums, most, total);
+  }
+}
+
 template <int R>
 static void attend_width(const KvLayer& kv, const AttentionSpan& span, const float* q, float* sums, float* most,
                          float* total) {
-  if (kv.head_dim == 64) {
-    attend_rows<R, 4>(kv, span, q, sums, most, total);
-  } else if (kv.head_dim == 128) {
-    attend_rows<R, 8>(kv, span, q, sums, most, total);
-  } else {
-    attend_rows<R, 0>(kv, span, q, sums, most, total);
+  switch (kv.kind) {
+    case KvKind::kFloat32:
+      return attend_kind<R, KvKind::kFloat32>(kv, span, q, sums, most, total);
+    case KvKind::kFloat16:
+      return attend_kind<R, KvKind::kFloat16>(kv, span, q, sums, most, total);
+    case KvKind::kInt8:
+      return attend_kind<R, KvKind::kInt8>(kv, span, q, sums, most, total);
   }
 }
 
@@ -199,10 +292,12 @@ static void block_rows(const BlockTile& t, const float* queries, const int* lows
     panel_product<M>(scores, kKeyTile, t.values + p * kKeyTile * kPanel, kKeyTile, sums + p * kPanel, width, true);
 }
 
+template <KvKind kKind>
 static void fill_tile(const KvLayer& kv, const AttentionSpan& span, int from, int count, int panels, float* keys,
                       float* values) {
   const int width = kv.head_dim;
-  const KvReader key_reader{kv.key, kv.key_codes}, value_reader{kv.value, kv.value_codes};
+  const KvReader<kKind> key_reader(kv.key), value_reader(kv.value);
+  RowCursor cursor(span, kv.kv_heads, from);
   for (int j = 0; j < kKeyTile; ++j) {
     float* column = keys + j / kPanel * width * kPanel + j % kPanel;
     if (j >= count) {
@@ -211,7 +306,7 @@ static void fill_tile(const KvLayer& kv, const AttentionSpan& span, int from, in
         for (int i = 0; i < kPanel; ++i) values[(p * kKeyTile + j) * kPanel + i] = 0.0f;
       continue;
     }
-    const int64_t row = slot_of(span, from + j) * kv.kv_heads + span.kv_head;
+    const int64_t row = cursor.next();
     const F32 key_scale = set1(kv.key_scales != nullptr ? kv.key_scales[row] : 1.0f);
     const F32 value_scale = set1(kv.value_scales != nullptr ? kv.value_scales[row] : 1.0f);
     for (int i = 0; i < panels * kPanel; i += 16) {
@@ -242,7 +337,17 @@ static void attend_block(const KvLayer& kv, const AttentionSpan& span, const flo
   for (int r = 0; r < rows; ++r) most[r] = -__builtin_inff(), total[r] = 0.0f;
   for (int from = span.from; from < span.to; from += kKeyTile) {
     const int count = span.to - from < kKeyTile ? span.to - from : kKeyTile;
-    fill_tile(kv, span, from, count, panels, keys, values);
+    switch (kv.kind) {
+      case KvKind::kFloat32:
+        fill_tile<KvKind::kFloat32>(kv, span, from, count, panels, keys, values);
+        break;
+      case KvKind::kFloat16:
+        fill_tile<KvKind::kFloat16>(kv, span, from, count, panels, keys, values);
+        break;
+      case KvKind::kInt8:
+        fill_tile<KvKind::kInt8>(kv, span, from, count, panels, keys, values);
+        break;
+    }
     const BlockTile tile{keys, values, from, count, kv.head_dim, panels};
     for (int row = 0, taken = 0; row < rows; row += taken) {
       taken = rows - row >= kMaxRows ? kMaxRows : rows - row >= 4 && kMaxRows > 4 ? 4 : 1;

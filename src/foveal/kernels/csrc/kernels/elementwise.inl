@@ -31,28 +31,51 @@ static inline F32 exponential(F32 x) {
   return mul(p, power_of_two(whole));
 }
 
+// Codes of 16 groups go side by side: alone each would wait for its own largest value, then for two divisions.
 static void quantise(const float* x, int k, int padded, int zero_point, int8_t* codes, float* scales, int32_t* seeds,
                      float* sums) {
-  for (int g = 0; g < padded / kGroup; ++g) {
-    const int from = g * kGroup, left = k - from;
-    F32 a, b;
+  constexpr int kTogether = 16;
+  alignas(64) float lanes[kTogether][16], inverse[kTogether], code_sums[kTogether];
+  const auto read = [&](int at, F32& a, F32& b) FOVEAL_INLINE {
+    const int left = k - at;
     if (left >= kGroup) {
-      a = load(x + from), b = load(x + from + 16);
+      a = load(x + at), b = load(x + at + 16);
     } else {
-      a = left > 0 ? load_n(x + from, left < 16 ? left : 16) : zero();
-      b = left > 16 ? load_n(x + from + 16, left - 16) : zero();
+      a = left > 0 ? load_n(x + at, left < 16 ? left : 16) : zero();
+      b = left > 16 ? load_n(x + at + 16, left - 16) : zero();
     }
-    const float most = reduce_max(max(abs(a), abs(b)));
-    // Smallest normal float: the inverse stays finite, and what is smaller rounds to zero anyway.
-    const float scale = most > 1.5e-36f ? most / 127.0f : 0.0f;
-    const F32 inverse = set1(scale > 0.0f ? 127.0f / most : 0.0f);
-    const I32 qa = to_int(mul(a, inverse)), qb = to_int(mul(b, inverse));
-    store_int8(codes + from, qa);
-    store_int8(codes + from + 16, qb);
-    const int32_t sum = reduce_add_int(qa) + reduce_add_int(qb);
-    scales[g] = scale;
-    seeds[g] = -zero_point * sum;
-    sums[g] = scale * static_cast<float>(sum);
+  };
+  for (int first = 0; first < padded / kGroup; first += kTogether) {
+    const int left = padded / kGroup - first, count = left < kTogether ? left : kTogether;
+    for (int g = count; g < kTogether; ++g) store(lanes[g], zero());
+    for (int g = 0; g < count; ++g) {
+      F32 a, b;
+      read((first + g) * kGroup, a, b);
+      store(lanes[g], max(abs(a), abs(b)));
+    }
+    alignas(64) float most[kTogether];
+    store(most, largest_of_each(lanes));
+    for (int g = 0; g < count; ++g) {
+      // Smallest normal float: the inverse stays finite, and what is smaller rounds to zero anyway.
+      const bool any = most[g] > 1.5e-36f;
+      scales[first + g] = any ? most[g] / 127.0f : 0.0f;
+      inverse[g] = any ? 127.0f / most[g] : 0.0f;
+    }
+    for (int g = 0; g < count; ++g) {
+      const int at = (first + g) * kGroup;
+      F32 a, b;
+      read(at, a, b);
+      const F32 factor = set1(inverse[g]);
+      const I32 qa = to_int(mul(a, factor)), qb = to_int(mul(b, factor));
+      store_int8(codes + at, qa);
+      store_int8(codes + at + 16, qb);
+      store(lanes[g], to_float(add_int(qa, qb)));
+    }
+    store(code_sums, sum_of_each(lanes));  // whole numbers below 2^13: exact
+    for (int g = 0; g < count; ++g) {
+      seeds[first + g] = -zero_point * static_cast<int32_t>(code_sums[g]);
+      sums[first + g] = scales[first + g] * code_sums[g];
+    }
   }
 }
 
@@ -102,14 +125,32 @@ static float quantise_head(const float* x, int width, int8_t* codes) {
   return largest > 1.5e-36f ? largest / 127.0f : 0.0f;
 }
 
+// What lies beyond the range of halves becomes their largest, never an infinity.
+static void store_halves(const float* x, int width, uint16_t* halves) {
+  const F32 most = set1(65504.0f), least = set1(-65504.0f);
+  for (int i = 0; i < width; i += 16) {
+    const int n = width - i < 16 ? width - i : 16;
+    uint16_t lanes[16];
+    store_half(lanes, max(least, min(most, load_n(x + i, n))));
+    __builtin_memcpy(halves + i, lanes, sizeof(uint16_t) * n);
+  }
+}
+
 static void store_kv(const KvLayer& kv, int64_t slot, int head, const float* key, const float* value) {
-  const int64_t at = slot * kv.kv_heads + head;
-  if (kv.key != nullptr) {
-    __builtin_memcpy(kv.key + at * kv.head_dim, key, sizeof(float) * kv.head_dim);
-    __builtin_memcpy(kv.value + at * kv.head_dim, value, sizeof(float) * kv.head_dim);
-  } else {
-    kv.key_scales[at] = quantise_head(key, kv.head_dim, kv.key_codes + at * kv.head_dim);
-    kv.value_scales[at] = quantise_head(value, kv.head_dim, kv.value_codes + at * kv.head_dim);
+  const int64_t row = slot * kv.kv_heads + head, at = row * kv.head_dim;
+  switch (kv.kind) {
+    case KvKind::kFloat32:
+      __builtin_memcpy(static_cast<float*>(kv.key) + at, key, sizeof(float) * kv.head_dim);
+      __builtin_memcpy(static_cast<float*>(kv.value) + at, value, sizeof(float) * kv.head_dim);
+      break;
+    case KvKind::kFloat16:
+      store_halves(key, kv.head_dim, static_cast<uint16_t*>(kv.key) + at);
+      store_halves(value, kv.head_dim, static_cast<uint16_t*>(kv.value) + at);
+      break;
+    case KvKind::kInt8:
+      kv.key_scales[row] = quantise_head(key, kv.head_dim, static_cast<int8_t*>(kv.key) + at);
+      kv.value_scales[row] = quantise_head(value, kv.head_dim, static_cast<int8_t*>(kv.value) + at);
+      break;
   }
 }
 

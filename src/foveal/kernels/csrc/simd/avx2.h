@@ -17,9 +17,11 @@ struct I32 {
 struct Bytes {
   __m256i a, b;
 };
+using Four = __m256i;  // four inputs, eight times
 
 // 2 rows x 4 registers of sums: there are 16.
 constexpr int kMaxRows = 2;
+constexpr int kStreamedRows = 2, kTileRows = 2, kTilePanels = 1;
 
 static inline F32 zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 static inline F32 set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -78,12 +80,17 @@ static inline float reduce_max(F32 v) {
 static inline I32 set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 static inline F32 to_float(I32 v) { return {_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)}; }
 static inline I32 to_int(F32 v) { return {_mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b)}; }
-static inline int32_t reduce_add_int(I32 v) {
-  int32_t lanes[8];
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), _mm256_add_epi32(v.a, v.b));
-  int32_t sum = 0;
-  for (const int32_t lane : lanes) sum += lane;
-  return sum;
+static inline I32 add_int(I32 x, I32 y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+// Lane i of the result is over the lanes of rows[i].
+static inline F32 largest_of_each(const float (*rows)[16]) {
+  float each[16];
+  for (int i = 0; i < 16; ++i) each[i] = reduce_max(load(rows[i]));
+  return load(each);
+}
+static inline F32 sum_of_each(const float (*rows)[16]) {
+  float each[16];
+  for (int i = 0; i < 16; ++i) each[i] = reduce_add(load(rows[i]));
+  return load(each);
 }
 static inline void store_int8(int8_t* p, I32 v) {
   const __m128i low = _mm_packs_epi32(_mm256_castsi256_si128(v.a), _mm256_extracti128_si256(v.a, 1));
@@ -99,6 +106,10 @@ static inline F32 load_int8(const int8_t* p) {
 static inline F32 load_half(const uint16_t* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
           _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
+}
+static inline void store_half(uint16_t* p, F32 v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v.a, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(v.b, _MM_FROUND_TO_NEAREST_INT));
 }
 static inline F32 load_bfloat(const uint16_t* p) {
   const auto widen = [](const uint16_t* q) {
@@ -119,22 +130,26 @@ static inline Bytes low_nibbles(Bytes v) {
 static inline Bytes high_nibbles(Bytes v) {
   return low_nibbles({_mm256_srli_epi16(v.a, 4), _mm256_srli_epi16(v.b, 4)});
 }
-static inline __m256i four_inputs(const int8_t* x) {
+static inline void store_bytes(uint8_t* p, Bytes v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), v.b);
+}
+static inline Four four_inputs(const int8_t* x) {
   int32_t four;
   std::memcpy(&four, x, 4);
   return _mm256_set1_epi32(four);
 }
 // acc[i] += sum over j < 4 of w[4 i + j] * x[j], w at most 15: pairs fit 16 bits.
-static inline I32 dot_nibbles(I32 acc, Bytes w, const int8_t* x) {
-  const __m256i input = four_inputs(x), ones = _mm256_set1_epi16(1);
+static inline I32 dot_nibbles(I32 acc, Bytes w, Four input) {
+  const __m256i ones = _mm256_set1_epi16(1);
   const auto one = [&](__m256i sum, __m256i v) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(v, input), ones));
   };
   return {one(acc.a, w.a), one(acc.b, w.b)};
 }
 // The same for whole bytes. Pairs of 255 * 127 would saturate 16 bits, so the top bit is multiplied apart.
-static inline I32 dot_bytes(I32 acc, Bytes w, const int8_t* x) {
-  const __m256i input = four_inputs(x), ones = _mm256_set1_epi16(1), weight = _mm256_set1_epi16(128);
+static inline I32 dot_bytes(I32 acc, Bytes w, Four input) {
+  const __m256i ones = _mm256_set1_epi16(1), weight = _mm256_set1_epi16(128);
   const __m256i low = _mm256_set1_epi8(127), bit = _mm256_set1_epi8(1);
   const auto one = [&](__m256i sum, __m256i v) {
     const __m256i small = _mm256_maddubs_epi16(_mm256_and_si256(v, low), input);
@@ -144,6 +159,7 @@ static inline I32 dot_bytes(I32 acc, Bytes w, const int8_t* x) {
   return {one(acc.a, w.a), one(acc.b, w.b)};
 }
 
-static inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+// Not the intrinsic: GCC 12 finds a function that only prefetches to be without effect and drops most calls.
+static inline void prefetch(const void* p) { asm volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(p))); }
 
 }  // namespace foveal::avx2

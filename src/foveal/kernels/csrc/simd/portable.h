@@ -16,8 +16,10 @@ struct I32 {
 struct Bytes {
   uint8_t v[64];
 };
+using Four = const int8_t*;
 
 constexpr int kMaxRows = 2;
+constexpr int kStreamedRows = 2, kTileRows = 2, kTilePanels = 1;
 
 template <typename F>
 static inline F32 lanes(F f) {
@@ -90,10 +92,20 @@ static inline I32 to_int(F32 v) {
   for (int i = 0; i < 16; ++i) r.v[i] = static_cast<int32_t>(::nearbyintf(v.v[i]));
   return r;
 }
-static inline int32_t reduce_add_int(I32 v) {
-  int32_t sum = 0;
-  for (const int32_t lane : v.v) sum += lane;
-  return sum;
+static inline I32 add_int(I32 a, I32 b) {
+  for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
+  return a;
+}
+// Lane i of the result is over the lanes of rows[i].
+static inline F32 largest_of_each(const float (*rows)[16]) {
+  float each[16];
+  for (int i = 0; i < 16; ++i) each[i] = reduce_max(load(rows[i]));
+  return load(each);
+}
+static inline F32 sum_of_each(const float (*rows)[16]) {
+  float each[16];
+  for (int i = 0; i < 16; ++i) each[i] = reduce_add(load(rows[i]));
+  return load(each);
 }
 static inline void store_int8(int8_t* p, I32 v) {
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(v.v[i]);
@@ -115,6 +127,22 @@ static inline F32 load_half(const uint16_t* p) {
     return from_bits(sign | (static_cast<uint32_t>(p[i] & 0x7fffu) << 13)) * 0x1p112f;
   });
 }
+// Rounds to the nearest, ties to even; |v| is at most 65504.
+static inline void store_half(uint16_t* p, F32 v) {
+  for (int i = 0; i < 16; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, &v.v[i], 4);
+    const uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+    if (size < 0x38800000u) {
+      // A half's subnormal: adding 0.5 leaves multiples of 2^-24 in the last bits, rounded by the hardware.
+      const float shifted = ::fabsf(v.v[i]) + 0.5f;
+      std::memcpy(&bits, &shifted, 4);
+      p[i] = static_cast<uint16_t>(sign | (bits - 0x3f000000u));
+    } else {
+      p[i] = static_cast<uint16_t>(sign | ((size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13));
+    }
+  }
+}
 static inline F32 load_bfloat(const uint16_t* p) {
   return lanes([&](int i) { return from_bits(static_cast<uint32_t>(p[i]) << 16); });
 }
@@ -132,13 +160,15 @@ static inline Bytes high_nibbles(Bytes b) {
   for (uint8_t& byte : b.v) byte >>= 4;
   return b;
 }
+static inline void store_bytes(uint8_t* p, Bytes v) { std::memcpy(p, v.v, 64); }
+static inline Four four_inputs(const int8_t* x) { return x; }
 // acc[i] += sum over j < 4 of w[4 i + j] * x[j]
-static inline I32 dot_bytes(I32 acc, Bytes w, const int8_t* x) {
+static inline I32 dot_bytes(I32 acc, Bytes w, Four x) {
   for (int i = 0; i < 16; ++i)
     for (int j = 0; j < 4; ++j) acc.v[i] += w.v[4 * i + j] * x[j];
   return acc;
 }
-static inline I32 dot_nibbles(I32 acc, Bytes w, const int8_t* x) { return dot_bytes(acc, w, x); }
+static inline I32 dot_nibbles(I32 acc, Bytes w, Four x) { return dot_bytes(acc, w, x); }
 
 static inline void prefetch(const void*) {}
 
