@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from foveal.core.errors import ConfigurationError
 from foveal.engine.speculate_option import SpeculateOption
@@ -13,7 +13,7 @@ __all__ = ["Batching", "Decoder", "Dtype", "EngineConfig", "KvDtype", "Quantize"
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 Decoder = Literal["auto", "native", "fused", "hf"]
-Quantize = Literal["none", "int8", "int4"]
+Quantize = Literal["none", "bfloat16", "int8", "int4"]
 KvDtype = Literal["auto", "int8"]
 Batching = Literal["continuous", "static"]
 
@@ -90,8 +90,8 @@ class EngineConfig:
         self._at_least("max_images_per_request", self.max_images_per_request, 0)
         self._at_least("max_image_pixels", self.max_image_pixels, 1)
         for name, choice, choices in (
-            ("quantize", self.quantize, ("none", "int8", "int4")),
-            ("kv_dtype", self.kv_dtype, ("auto", "int8")),
+            ("quantize", self.quantize, get_args(Quantize)),
+            ("kv_dtype", self.kv_dtype, get_args(KvDtype)),
         ):
             if choice not in choices:
                 raise ConfigurationError(f"{name} is {choice!r}; it must be one of {', '.join(choices)}")

@@ -28,4 +28,6 @@ def cut_head(head: PackedLinear, module: torch.nn.Module, token_ids: torch.Tenso
     if not module.weight.numel():
         return None
     rows = module.weight.detach().index_select(0, token_ids).contiguous()
-    return NativeLinear(pack_dense(rows)) if isinstance(head, NativeLinear) else DenseLinear(rows)
+    if not isinstance(head, NativeLinear):
+        return DenseLinear(rows)
+    return NativeLinear(pack_dense(rows.bfloat16() if head.matrix.kind == "bfloat16" else rows))

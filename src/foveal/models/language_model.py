@@ -81,9 +81,10 @@ class TransformersModel:
     def kv_dtype(self) -> torch.dtype:
         """What keys and values are kept in unless asked otherwise: the model's format, or halves beside rounded weights.
 
-        A half's rounding error is 16 times smaller than that of 8-bit weights, and attention reads half the bytes.
+        A half keeps more digits than bfloat16 weights have and 16 times as many as 8-bit ones, and attention reads half
+        the bytes.
         """
-        rounded = self.native is not None and any(matrix.kind in ("int8", "int4") for matrix in self.native.matrices)
+        rounded = self.native is not None and any(matrix.kind != "float32" for matrix in self.native.matrices)
         return torch.float16 if rounded else self.dtype
 
     def _own_decoder(

@@ -14,8 +14,8 @@ from foveal.models.quantised.stored_weight import StoredWeight
 
 __all__ = ["LoadMode", "QuantizeMode", "WeightPacker"]
 
-QuantizeMode = Literal["none", "int8", "int4"]
-LoadMode = Literal["stored", "none", "int8", "int4"]
+QuantizeMode = Literal["none", "bfloat16", "int8", "int4"]
+LoadMode = Literal["stored", "none", "bfloat16", "int8", "int4"]
 """What native kernels are loaded for: "stored" only where the checkpoint holds codes, otherwise always."""
 
 _INT8 = WeightScheme("int", 8, True, None)
@@ -25,8 +25,8 @@ _SMALLEST_GROUP = 32
 class WeightPacker:
     """Packs groups of linears that share an input.
 
-    `stored` holds, by module, weights whose checkpoint has codes already. Others are rounded as `mode` says: int8 per
-    output channel, or int4 in groups of 32 with the scale of the least squared error.
+    `stored` holds, by module, weights whose checkpoint has codes already. Others are rounded as `mode` says: to bfloat16,
+    to int8 per output channel, or to int4 in groups of 32 with the scale of the least squared error.
     """
 
     def __init__(self, mode: QuantizeMode, stored: Mapping[torch.nn.Module, StoredWeight]) -> None:
@@ -35,11 +35,11 @@ class WeightPacker:
 
     def at_least_8_bits(self) -> WeightPacker:
         """The same, but what is rounded gets 8 bits; stored codes stay."""
-        return WeightPacker("none" if self.mode == "none" else "int8", self._stored)
+        return WeightPacker("int8" if self.mode in ("int8", "int4") else "none", self._stored)
 
     def rounds(self, module: torch.nn.Module) -> bool:
-        """True where the packed weight has codes: stored ones, or rounded on load."""
-        return self.mode != "none" or module in self._stored
+        """True where the packed weight has codes: stored ones, or made on load."""
+        return self.mode in ("int8", "int4") or module in self._stored
 
     def pack(
         self, modules: Sequence[torch.nn.Linear], *, interleaved: bool = False, head: bool = False
@@ -53,8 +53,9 @@ class WeightPacker:
         codes = self._codes(modules)
         if codes is None:
             weight = torch.cat([module.weight.detach() for module in modules]).float()
-            if self.mode == "none":
-                return pack_dense(interleave_halves(weight) if interleaved else weight, bias)
+            if self.mode in ("none", "bfloat16"):
+                weight = interleave_halves(weight) if interleaved else weight
+                return pack_dense(weight if self.mode == "none" else weight.bfloat16(), bias)
             codes = self._round(weight, head=head)
         return pack_quantised(_interleaved(codes) if interleaved else codes, bias)
 

@@ -23,6 +23,7 @@ def hidden_states(width: int) -> torch.Tensor:
         ("none", "fused"),
         ("none", "hf"),
         pytest.param("none", "native", marks=needs_native),
+        pytest.param("bfloat16", "native", marks=needs_native),
         pytest.param("int8", "native", marks=needs_native),
         pytest.param("int4", "native", marks=needs_native),
     ],

@@ -89,11 +89,12 @@ def test_int8_on_load_is_the_reference_with_int8_weights(float_logits: torch.Ten
     assert relative_error(found, float_logits) < 0.2
 
 
-def test_int4_on_load_is_coarser_than_int8_and_still_the_same_model(float_logits: torch.Tensor) -> None:
-    errors = [
-        relative_error(logits(load_model(tiny_checkpoint("llama"), quantize=m)), float_logits) for m in ("int8", "int4")
-    ]
-    assert errors[0] < errors[1] < 1
+def test_fewer_bits_on_load_are_coarser_and_still_the_same_model(float_logits: torch.Tensor) -> None:
+    modes = ("none", "bfloat16", "int8", "int4")
+    errors = [relative_error(logits(load_model(tiny_checkpoint("llama"), quantize=m)), float_logits) for m in modes]
+    assert errors == sorted(errors)
+    assert errors[1] < 0.05
+    assert errors[3] < 1
 
 
 @pytest.mark.parametrize("scheme", ["int8", "w8a8-dynamic", "int4-g32", "int4-g32-asym", "int8-tensor"])
