@@ -1,6 +1,5 @@
 """OpenVINO GenAI's continuous batching pipeline on the IR that optimum-intel writes."""
 
-import json
 import os
 import subprocess
 import sys
@@ -45,7 +44,7 @@ class Runner:
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
         config = og.GenerationConfig()
-        config.max_new_tokens = config.min_new_tokens = new_tokens
+        config.max_new_tokens = new_tokens
         config.ignore_eos = True
         config.do_sample = False
         tensors = [ov.Tensor(np.array([ids], dtype=np.int64)) for ids in prompts]

@@ -1,7 +1,6 @@
 """ONNX Runtime GenAI on what its own model builder writes. It has no continuous batching: one static batch."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import onnxruntime_genai as og
 
 _BITS = {"int4": 4, "int8": 8, "fp32": 32}
+_NO_TOKEN = 2**31 - 1
 _OPTIONS = {
     "int4": ["int4_accuracy_level=4", "int4_block_size=32", "int4_is_symmetric=true"],
     "int8": ["int4_accuracy_level=4", "int4_block_size=32", "int4_is_symmetric=true"],
@@ -31,7 +31,9 @@ class Runner:
     def load(self, model: str, mode: str, converted: str, limits: dict[str, int]) -> dict[str, Any]:
         config = og.Config(converted)
         session = {"intra_op_num_threads": limits["threads"], "inter_op_num_threads": 1}
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": session}}}))
+        # No end token: `min_length` would forbid it, and everyone else here only ignores it.
+        changed = {"eos_token_id": _NO_TOKEN, "decoder": {"session_options": session}}
+        config.overlay(json.dumps({"model": changed}))
         self.model = og.Model(config)
         size = sum(file.stat().st_size for file in Path(converted).glob("model.onnx*"))
         return {"weights": mode, "weight_bits": _BITS[mode], "kv": "float32", "file_bytes": size}
@@ -51,5 +53,5 @@ class Runner:
 
     def _generator(self, length: int, batch: int) -> Any:
         params = og.GeneratorParams(self.model)
-        params.set_search_options(max_length=length, min_length=length, batch_size=batch, do_sample=False)
+        params.set_search_options(max_length=length, batch_size=batch, do_sample=False)
         return og.Generator(self.model, params)

@@ -16,6 +16,8 @@ class Runner:
         dtype = getattr(torch, mode)
         self.model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
         self.model.generation_config.pad_token_id = 2
+        # `min_new_tokens` would forbid the end token; everyone else here only ignores it.
+        self.model.generation_config.eos_token_id = None
         text = self.model.config
         width = text.num_key_value_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
         return {
@@ -34,7 +36,6 @@ class Runner:
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens,
             do_sample=False,
         )
         return answered[:, ids.shape[1] :].tolist()

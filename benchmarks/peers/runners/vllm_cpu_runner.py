@@ -38,9 +38,7 @@ class Runner:
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
         from vllm import SamplingParams
 
-        sampling = SamplingParams(
-            temperature=0, max_tokens=new_tokens, min_tokens=new_tokens, ignore_eos=True, detokenize=False
-        )
+        sampling = SamplingParams(temperature=0, max_tokens=new_tokens, ignore_eos=True, detokenize=False)
         asked = [{"prompt_token_ids": ids} for ids in prompts]
         answers = self.llm.generate(asked, sampling, use_tqdm=False)
         return [list(answer.outputs[0].token_ids) for answer in answers]

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from foveal.cli.bench_peers_table import peers_table
+from foveal.cli.wide_console import wide_console
 from foveal.core.errors import ConfigurationError
 from foveal.evaluation.peers.bandwidth import BandwidthMeter
 from foveal.evaluation.peers.comparison import Comparison, ComparisonPlan, QualityTexts
@@ -59,7 +60,7 @@ def peers(
     """
     if rounds < 1 or threads < 1:
         raise ConfigurationError(f"--rounds is {rounds} and --threads is {threads}; both must be at least 1")
-    console = Console()
+    console = wide_console()
     offered = read_environments(environments)
     plan = ComparisonPlan(
         model=model.resolve(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,16 +41,28 @@ class OfflineEngine:
         self.loop = loop or build_engine_loop(config)
         self._asked = 0
 
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Answers:
-        """`new_tokens` for each prompt, all queued at once."""
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        new_tokens: int,
+        *,
+        when_decoding: Callable[[], None] | None = None,
+    ) -> Answers:
+        """`new_tokens` for each prompt, all queued at once. `when_decoding` is called when all have their first token."""
         sampling = SamplingParams(max_tokens=new_tokens, temperature=0.0, ignore_eos=True)
         requests = []
         for prompt in prompts:
             self._asked += 1
             requests.append(Request(f"offline-{self._asked}", list(prompt), sampling, arrival_s=0.0))
-        return self.answer([(request, PromptInput(request.prompt_token_ids)) for request in requests])
+        asked = [(request, PromptInput(request.prompt_token_ids)) for request in requests]
+        return self.answer(asked, when_decoding=when_decoding)
 
-    def answer(self, requests: Sequence[tuple[Request, PromptInput]]) -> Answers:
+    def answer(
+        self,
+        requests: Sequence[tuple[Request, PromptInput]],
+        *,
+        when_decoding: Callable[[], None] | None = None,
+    ) -> Answers:
         """Like `generate`, of requests with sampling and pictures of their own."""
         first_s: dict[str, float] = {}
         steps, started = 0, time.perf_counter()
@@ -63,6 +75,9 @@ class OfflineEngine:
             for event in events:
                 if event.token_ids:
                     first_s.setdefault(event.request_id, now_s)
+            if when_decoding is not None and len(first_s) == len(requests):
+                when_decoding()
+                when_decoding = None
         total_s = time.perf_counter() - started
         return Answers(
             [list(request.output_token_ids) for request, _ in requests],
@@ -100,6 +115,11 @@ class OfflineEngine:
     def kv_bytes_per_token(self) -> int:
         pool = self.loop.runner.kv_cache
         return pool.nbytes // pool.key.shape[1]
+
+    @property
+    def decoder(self) -> str:
+        """Which implementation runs: native, fused or hf."""
+        return str(self.loop.runner.model.decoder)  # type: ignore[attr-defined]
 
     @property
     def kv_dtype(self) -> str:
