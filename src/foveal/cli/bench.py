@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from foveal.cli.bench_ablation import ablation
 from foveal.cli.bench_engine import engine
 from foveal.cli.bench_peers import peers
 from foveal.cli.bench_table import report_table
@@ -30,6 +31,7 @@ __all__ = ["bench_app", "command"]
 command = bench_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure a server, the engine, other engines.")
 bench_app.command("engine")(engine)
 bench_app.command("peers")(peers)
+bench_app.command("ablation")(ablation)
 
 
 @bench_app.callback()

@@ -166,9 +166,14 @@ class Comparison:
                 self._tell("no transformers environment: quality is left out")
                 return
             self._tell(f"{REFERENCE}: the reference of quality")
-            with self._start(REFERENCE) as engine:
-                self._load(engine, REFERENCE, _quality_limits(texts))
-                reference.record(engine)
+            try:
+                self._convert(REFERENCE)
+                with self._start(REFERENCE) as engine:
+                    self._load(engine, REFERENCE, _quality_limits(texts))
+                    reference.record(engine)
+            except PeerError as error:
+                self._tell(f"{REFERENCE} failed, so quality is left out: {error}")
+                return
             for participant in self._alive():
                 self._tell(f"{participant}: quality")
                 with self._failing(participant), self._start(participant) as engine:
