@@ -56,7 +56,9 @@ def judge(report: PeerReport) -> list[tuple[bool, str]]:
             for name in report.engines(workload, ours=True, bits=8)
             if (share := report.roofline(name, workload)) is not None
         }
-        checks.append((any(s >= ROOFLINE for s in shares.values()), f"{LARGE}, INT8, {ROOFLINE:.0%} of roofline: {shares}"))
+        checks.append(
+            (any(s >= ROOFLINE for s in shares.values()), f"{LARGE}, INT8, {ROOFLINE:.0%} of roofline: {shares}")
+        )
     return checks
 
 

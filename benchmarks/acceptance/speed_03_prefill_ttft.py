@@ -169,7 +169,9 @@ def main() -> None:
     }
     figures = measure(systems, options.rounds)
     for name, found in figures.items():
-        print(f"{name}: first token of a new picture {found['ttft_ms']:.1f} ms, vision encode {found['encode_ms']:.1f} ms")
+        print(
+            f"{name}: first token of a new picture {found['ttft_ms']:.1f} ms, vision encode {found['encode_ms']:.1f} ms"
+        )
     ours, theirs = figures["Foveal"], figures["HF bfloat16"]
     ttft, encode = theirs["ttft_ms"] / ours["ttft_ms"], theirs["encode_ms"] / ours["encode_ms"]
     checks = [

@@ -26,7 +26,17 @@ def main() -> None:
     options, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "ablation.json"
-        command = [sys.executable, "-m", "foveal.cli.app", "bench", "ablation", options.model, "--json", str(out), *flags]
+        command = [
+            sys.executable,
+            "-m",
+            "foveal.cli.app",
+            "bench",
+            "ablation",
+            options.model,
+            "--json",
+            str(out),
+            *flags,
+        ]
         subprocess.run(command, check=True)
         report = json.loads(out.read_text())
     rows, rounds = report["rows"], report["rounds"]

@@ -83,9 +83,7 @@ class PeerReport:
         if not ours:
             return []
         best = self._fastest(ours, workload, figure)
-        return [
-            self.duel(workload, figure, best, other) for other in self.engines(workload, ours=False, bits=bits)
-        ]
+        return [self.duel(workload, figure, best, other) for other in self.engines(workload, ours=False, bits=bits)]
 
     def _fastest(self, names: list[str], workload: str, figure: str) -> str:
         return max(names, key=lambda name: float(self._rows[name]["speed"][workload][figure]))

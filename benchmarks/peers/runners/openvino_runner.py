@@ -55,7 +55,9 @@ class Runner:
         """Through the same IR and plugin, without the pipeline, which gives none."""
         if not hasattr(self, "request"):
             properties = {"INFERENCE_NUM_THREADS": self.threads}
-            self.request = ov.Core().compile_model(self.folder / "openvino_model.xml", "CPU", properties).create_infer_request()
+            self.request = (
+                ov.Core().compile_model(self.folder / "openvino_model.xml", "CPU", properties).create_infer_request()
+            )
         self.request.reset_state()
         ids = np.array([prompt], dtype=np.int64)
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "beam_idx": np.zeros(1, dtype=np.int32)}

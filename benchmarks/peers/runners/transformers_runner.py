@@ -19,7 +19,9 @@ class Runner:
         # `min_new_tokens` would forbid the end token; everyone else here only ignores it.
         self.model.generation_config.eos_token_id = None
         text = self.model.config
-        width = text.num_key_value_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+        width = text.num_key_value_heads * (
+            getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        )
         return {
             "weights": mode,
             "weight_bits": dtype.itemsize * 8,

@@ -28,7 +28,9 @@ from foveal.evaluation.load.session import LoadPlan, LoadSession
 
 __all__ = ["bench_app", "command"]
 
-command = bench_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure a server, the engine, other engines.")
+command = bench_app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Measure a server, the engine, other engines."
+)
 bench_app.command("engine")(engine)
 bench_app.command("peers")(peers)
 bench_app.command("ablation")(ablation)

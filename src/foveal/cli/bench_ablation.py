@@ -76,7 +76,19 @@ def _print(console: Console, report: dict[str, Any]) -> None:
         f"{report['threads']} threads, medians of {report['rounds']} rounds"
     )
     table = Table()
-    names = ("stage", "TTFT p50 ms", "p95", "tok/s", "req/s", "busy cores", "rows/step", "x before", "x first", "same", "GB/s")
+    names = (
+        "stage",
+        "TTFT p50 ms",
+        "p95",
+        "tok/s",
+        "req/s",
+        "busy cores",
+        "rows/step",
+        "x before",
+        "x first",
+        "same",
+        "GB/s",
+    )
     for name in names:
         table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=name == "stage")
     for row in report["rows"]:

@@ -125,7 +125,9 @@ def _cpu_s() -> float:
 
 def _table(report: dict[str, Any]) -> Table:
     settings = report["settings"]
-    weights = f"{report['weight_bytes'] / 1e6:.0f} MB weights a step, {report['kv_bytes_per_token'] / 1e3:.1f} kB KV a token"
+    weights = (
+        f"{report['weight_bytes'] / 1e6:.0f} MB weights a step, {report['kv_bytes_per_token'] / 1e3:.1f} kB KV a token"
+    )
     title = f"{report['model']}, {settings['decoder']} decoder, {settings['threads']} threads, {weights}"
     table = Table(title=title, title_justify="left")
     names = ("concurrency", "decode tok/s", "lowest-highest", "TPOT ms", "prefill tok/s", "TTFT p50 ms", "output tok/s")

@@ -26,7 +26,17 @@ def _speed(report: dict[str, Any], workload: str) -> Table:
         title=f"{report['model']}, {workload} tokens, {report['threads']} threads, medians of {report['rounds']} rounds",
         title_justify="left",
     )
-    for name in ("engine", "bits", "KV", "decode tok/s", "lowest-highest", "x ours", "prefill tok/s", "TTFT ms", "GB/s"):
+    for name in (
+        "engine",
+        "bits",
+        "KV",
+        "decode tok/s",
+        "lowest-highest",
+        "x ours",
+        "prefill tok/s",
+        "TTFT ms",
+        "GB/s",
+    ):
         table.add_column(name, justify="left" if name in ("engine", "KV") else "right")
     table.add_column("of roofline", justify="right")
     rows = [row for row in report["engines"] if workload in row["speed"]]

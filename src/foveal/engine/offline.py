@@ -13,10 +13,10 @@ from foveal.engine.build import build_engine_loop
 from foveal.engine.config import EngineConfig
 from foveal.engine.loop import EngineLoop
 from foveal.engine.scheduling.request import Request
+from foveal.kernels.attention_batch import KVCache
 from foveal.kernels.native.linear import NativeLinear
 from foveal.models.base import LanguageModel, ModelStep
 from foveal.models.image_input import PromptInput
-from foveal.kernels.attention_batch import KVCache
 
 __all__ = ["Answers", "OfflineEngine"]
 

@@ -48,6 +48,8 @@ class EngineProcess:
         """Raises PeerError with the engine's own words."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        if self._process.stdin.closed:
+            raise PeerError(f"the process was closed before it was asked to {operation}")
         self.thaw()
         try:
             self._process.stdin.write(json.dumps({"op": operation, **fields}).encode() + b"\n")

@@ -79,9 +79,7 @@ def agreeing_share(answer: Sequence[int], reference: Sequence[int]) -> float:
     return same / len(reference)
 
 
-def summarise_quality(
-    windows: Sequence[LogitComparison], agreements: Sequence[float], note: str = ""
-) -> Quality:
+def summarise_quality(windows: Sequence[LogitComparison], agreements: Sequence[float], note: str = "") -> Quality:
     """Either may be empty: what it would have said is None then."""
     greedy = sum(agreements) / len(agreements) if agreements else None
     positions = sum(window.positions for window in windows)

@@ -62,8 +62,8 @@ def _figures(outcome: Outcome, measurements: Sequence[Measurement]) -> Figures:
     loaded = outcome.loaded
     return figures_of(
         measurements,
-        weight_bytes=loaded and loaded.weight_bytes,
-        kv_bytes_per_token=loaded and loaded.kv_bytes_per_token,
+        weight_bytes=None if loaded is None else loaded.weight_bytes,
+        kv_bytes_per_token=None if loaded is None else loaded.kv_bytes_per_token,
     )
 
 

@@ -145,7 +145,11 @@ def _load_baseline(model: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging as transformers_logging
 
-    kind = AutoModelForImageTextToText if hasattr(AutoConfig.from_pretrained(model), "vision_config") else AutoModelForCausalLM
+    kind = (
+        AutoModelForImageTextToText
+        if hasattr(AutoConfig.from_pretrained(model), "vision_config")
+        else AutoModelForCausalLM
+    )
     # The stages are told one by one; a bar for tensors would break their lines.
     transformers_logging.disable_progress_bar()
     loaded = kind.from_pretrained(model, dtype=torch.float32).eval()

@@ -18,7 +18,12 @@ _LEADS = (
     "You check drawings that children sent in. Be kind, and name every shape with its colour and its place. This is the "
     "drawing of today:",
 )
-_QUESTIONS = ("How many shapes are there?", "What is on the left side?", "What is in the middle?", "Describe the picture.")
+_QUESTIONS = (
+    "How many shapes are there?",
+    "What is on the left side?",
+    "What is in the middle?",
+    "Describe the picture.",
+)
 _LENGTHS = (0.125, 0.5, 0.25, 1.0)
 """Of the longest answer: static batches wait for their longest."""
 _SIDE = 336
@@ -40,7 +45,9 @@ def make_traffic(processor: Processor, num_requests: int, new_tokens: int, seed:
     asked = []
     for k in range(num_requests):
         lead = _LEADS[1] if k >= 2 * fresh else _LEADS[0]
-        parts: list[dict[str, str]] = [{"type": "text", "text": lead if images else f"{lead} number {seed}-{k % fresh}."}]
+        parts: list[dict[str, str]] = [
+            {"type": "text", "text": lead if images else f"{lead} number {seed}-{k % fresh}."}
+        ]
         if images:
             parts.append({"type": "image"})
         parts.append({"type": "text", "text": _QUESTIONS[k % len(_QUESTIONS)]})
