@@ -23,7 +23,7 @@ from foveal.models.image_input import PromptInput
 from foveal.models.loading import load_model
 
 LEAST_RATIO = 1.8
-PROMPT_TOKENS, NEW_TOKENS, LENGTH = 96, 8, 128
+PROMPT_TOKENS, NEW_TOKENS, LENGTH, REQUESTS = 16, 2, 128, 96
 
 
 def held(model: str, name: str, pool_bytes: int) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def held(model: str, name: str, pool_bytes: int) -> dict[str, Any]:
         kv_dtype="int8" if quantised else "auto",
         max_num_seqs=256,
         max_model_len=LENGTH,
-        max_num_batched_tokens=PROMPT_TOKENS * 4,
+        max_num_batched_tokens=PROMPT_TOKENS * REQUESTS,
         enable_prefix_caching=False,
         num_kv_blocks=blocks_that_fit(
             loaded.spec,
@@ -53,14 +53,17 @@ def held(model: str, name: str, pool_bytes: int) -> dict[str, Any]:
         ),
     )
     loop = build_loop(config, loaded)
-    for number in range(64):
+    for number in range(REQUESTS):
         prompt = [5 + (number * 131 + k) % 40_000 for k in range(PROMPT_TOKENS)]
         sampling = SamplingParams(max_tokens=NEW_TOKENS, temperature=0.0, ignore_eos=True)
         loop.add(Request(f"kv-{number}", prompt, sampling, arrival_s=0.0), PromptInput(prompt))
+    # One step admits and computes the prompts that fit; the next one's tokens fill what is left.
     most = 0
-    while loop.has_work:
+    for _ in range(NEW_TOKENS):
         loop.step()
         most = max(most, loop.stats().kv_blocks_used * config.block_size)
+    if not loop.stats().num_waiting:
+        raise SystemExit(f"{name}: all {REQUESTS} requests fit; lower --pool-mib")
     pool = loop.runner.kv_cache
     return {"tokens": most, "pool_bytes": pool.nbytes, "capacity": pool.num_blocks * pool.block_size}
 
@@ -68,7 +71,7 @@ def held(model: str, name: str, pool_bytes: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--pool-mib", type=int, default=24)
+    parser.add_argument("--pool-mib", type=int, default=12)
     options = parser.parse_args()
     found = {name: held(options.model, name, options.pool_mib << 20) for name in ("16 bit", "int8")}
     ratio = found["int8"]["tokens"] / found["16 bit"]["tokens"]

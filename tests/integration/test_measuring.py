@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -53,7 +54,12 @@ def test_offline_answers_are_generates(engine: OfflineEngine) -> None:
     for prompt, ours in zip(PROMPTS, answers.token_ids, strict=True):
         ids = torch.tensor([prompt])
         theirs = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, eos_token_id=None, pad_token_id=0
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=6,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
         )
         assert ours == theirs[0, len(prompt) :].tolist()
     assert len(answers.first_s) == 2
@@ -90,7 +96,7 @@ def test_the_parts_of_a_step_add_up_and_the_loop_is_left_as_it_was(engine: Offli
 def test_every_stage_differs_from_the_one_before_in_one_thing() -> None:
     stages = ladder(4, speculate="draft:somewhere")
     assert stages[-1].name == "+ speculation (draft)"
-    for earlier, later in zip(stages[2:], stages[3:], strict=False):
+    for earlier, later in itertools.pairwise(stages[2:]):
         changed = {k for k in later.engine if later.engine.get(k) != earlier.engine.get(k)}
         assert len(changed) == 1, later.name
     assert len({stage.name for stage in stages}) == len(stages) == 13
