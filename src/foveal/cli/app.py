@@ -23,7 +23,8 @@ COMMANDS = {
     "run": ("foveal.cli.run", "Ask one question, about pictures or not."),
     "chat": ("foveal.cli.chat", "Talk with a model in the terminal."),
     "serve": ("foveal.cli.serve", "Serve a model through an OpenAI-compatible API."),
-    "bench": ("foveal.cli.bench", "Measure a running server."),
+    "bench": ("foveal.cli.bench", "Measure a server, the engine, other engines."),
+    "profile": ("foveal.cli.profile", "Show where the time of a step goes."),
 }
 """Name -> (module with a typer `command` app, one line of help), in the order of the work."""
 

@@ -1,4 +1,4 @@
-"""foveal bench serve URL"""
+"""foveal bench: serve here, the others in files of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from foveal.cli.bench_ablation import ablation
+from foveal.cli.bench_engine import engine
+from foveal.cli.bench_peers import peers
 from foveal.cli.bench_table import report_table
 from foveal.core.errors import ConfigurationError
 from foveal.evaluation.load.arrival import arrival_offsets
@@ -25,12 +28,17 @@ from foveal.evaluation.load.session import LoadPlan, LoadSession
 
 __all__ = ["bench_app", "command"]
 
-command = bench_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure a running server.")
+command = bench_app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Measure a server, the engine, other engines."
+)
+bench_app.command("engine")(engine)
+bench_app.command("peers")(peers)
+bench_app.command("ablation")(ablation)
 
 
 @bench_app.callback()
 def _group() -> None:
-    """Measure a running server."""
+    """Measure a server, the engine, other engines."""
 
 
 @bench_app.command("serve")
