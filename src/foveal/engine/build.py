@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import torch
@@ -22,7 +23,11 @@ from foveal.engine.scheduling.scheduler import Scheduler
 from foveal.models.base import LanguageModel
 from foveal.models.weight_packer import LoadMode
 
-__all__ = ["build_engine_loop", "build_loop", "check_passport"]
+if TYPE_CHECKING:
+    from foveal.models.language_model import TransformersModel
+    from foveal.models.processing.processor import Processor
+
+__all__ = ["build_engine_loop", "build_loop", "check_passport", "load_engine_model"]
 
 _log = structlog.get_logger(__name__)
 
@@ -30,12 +35,7 @@ _log = structlog.get_logger(__name__)
 def build_engine_loop(config: EngineConfig) -> EngineLoop:
     """Everything from a checkpoint. Raises ModelLoadError, ConfigurationError, or ArtifactError (see `check_passport`)."""
     check_passport(config)
-    from foveal.models.loading import load_model, load_processor
-
-    torch.set_num_threads(config.threads)
-    torch.set_flush_denormal(True)
-    model = load_model(config.model, dtype=config.dtype, decoder=config.decoder, quantize=_load_mode(config))
-    processor = load_processor(config.model)
+    model, processor = load_engine_model(config)
     eos = model.spec.eos_token_ids
     # Without an end-of-sequence token no guided output could end; such requests are refused when they come.
     guides = GuideFactory(processor.tokenizer, eos) if eos and processor.tokenizer.is_fast else None
@@ -43,6 +43,16 @@ def build_engine_loop(config: EngineConfig) -> EngineLoop:
     if config.warmup:
         loop.warm_up()
     return loop
+
+
+def load_engine_model(config: EngineConfig) -> tuple[TransformersModel, Processor]:
+    """Model and processor as `config` asks for them; sets torch's threads. Raises ModelLoadError or ConfigurationError."""
+    from foveal.models.loading import load_model, load_processor
+
+    torch.set_num_threads(config.threads)
+    torch.set_flush_denormal(True)
+    model = load_model(config.model, dtype=config.dtype, decoder=config.decoder, quantize=_load_mode(config))
+    return model, load_processor(config.model)
 
 
 def _load_mode(config: EngineConfig) -> LoadMode:
