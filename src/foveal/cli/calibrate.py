@@ -37,6 +37,10 @@ def calibrate(
         float, typer.Option(help="Seconds after which no further round begins, once 3 are done.")
     ] = 180.0,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Measure the vision encoder too.")] = True,
+    cpu_time: Annotated[
+        bool,
+        typer.Option("--cpu-time/--wall-time", help="Count processor time: for a machine that others use meanwhile."),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write here as well, for another machine's planning.")
     ] = None,
@@ -72,6 +76,7 @@ def calibrate(
             rounds=rounds,
             budget_s=budget,
             pictures=pictures,
+            cpu_time=cpu_time,
             on_progress=lambda name, done, total: bar.update(task, description=name, completed=done, total=total),
         )
     path = save_calibration(found)

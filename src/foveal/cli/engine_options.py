@@ -15,6 +15,7 @@ __all__ = [
     "KvBlocks",
     "KvCache",
     "KvDtype",
+    "LatencyModel",
     "MaxBatchedTokens",
     "MaxModelLen",
     "MaxNumSeqs",
@@ -27,7 +28,10 @@ __all__ = [
     "Speculate",
     "SpeculateAdaptive",
     "SpeculateTokens",
+    "TargetTpotMs",
+    "TargetTtftMs",
     "Threads",
+    "VisionWaitMs",
 ]
 
 Model = Annotated[str, typer.Argument(help="Checkpoint directory, or a hub id where there is a hub.", metavar="MODEL")]
@@ -46,6 +50,28 @@ MaxModelLen = Annotated[
 MaxNumSeqs = Annotated[int, typer.Option(help="Most sequences running at the same time.")]
 MaxBatchedTokens = Annotated[
     int, typer.Option("--max-num-batched-tokens", help="Token budget of one step; longer prompts are cut into chunks.")
+]
+TargetTpotMs = Annotated[
+    float | None,
+    typer.Option(
+        "--target-tpot-ms",
+        help="Most ms of a step in which requests decode; prompts, pictures and the batch adapt to it.  [default: none]",
+        show_default=False,
+    ),
+]
+TargetTtftMs = Annotated[
+    float | None,
+    typer.Option(
+        "--target-ttft-ms",
+        help="Refuse requests whose first token is predicted to come later (needs `foveal calibrate`).  [default: none]",
+        show_default=False,
+    ),
+]
+VisionWaitMs = Annotated[
+    float, typer.Option(help="Most ms that a picture waits for others of its size, where the calibration says it pays.")
+]
+LatencyModel = Annotated[
+    str, typer.Option(help="auto (what `foveal calibrate` saved for this machine and model), none, or a file.")
 ]
 KvBlocks = Annotated[
     int | None,

@@ -68,6 +68,12 @@ class EngineStats:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     encoded_images: int = 0
+    max_num_seqs: int = 0
+    """Sequences that may run at once now."""
+    latency_correction: float = 1.0
+    """Step times over what the calibration predicts."""
+    refused_late: int = 0
+    """Requests refused because their first token would have come too late."""
     spec_rounds: int = 0
     """Verifications of drafts."""
     spec_drafted_grammar: int = 0

@@ -11,6 +11,7 @@ import torch
 from foveal.artifacts.verification import require_accepted, verify
 from foveal.core.clock import Clock, MonotonicClock
 from foveal.core.errors import ConfigurationError, PassportMissingError
+from foveal.engine.build_latency import build_latency_control
 from foveal.engine.build_speculator import build_speculator, load_draft
 from foveal.engine.config import EngineConfig
 from foveal.engine.execution.guided import GuideFactory
@@ -116,7 +117,8 @@ def build_loop(
             max_waiting=config.max_waiting,
             eos_token_ids=model.spec.eos_token_ids,
             atomic_image_spans=model.spec.atomic_image_spans,
-        )
+        ),
+        build_latency_control(config, model),
     )
     kv_cache = allocate_kv_cache(
         model.spec, num_blocks=num_blocks, block_size=config.block_size, dtype=kv_dtype, device=model.device

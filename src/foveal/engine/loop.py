@@ -74,6 +74,14 @@ class EngineLoop:
     def has_work(self) -> bool:
         return self.scheduler.has_unfinished
 
+    @property
+    def pause_s(self) -> float:
+        """Seconds in which there is nothing to compute although there are requests: pictures wait for more of their size."""
+        wake_s = self.scheduler.wake_s
+        if wake_s is None or self.scheduler.num_running:
+            return 0.0
+        return max(0.0, wake_s - self._clock.now_s())
+
     def compile_guide(self, sampling: SamplingParams) -> Guide:
         """Thread-safe. Raises InvalidRequestError for a grammar that cannot be compiled."""
         if self._guides is None or sampling.guided is None:
@@ -112,7 +120,8 @@ class EngineLoop:
     def step(self) -> list[TokenEvent]:
         """Compute one step and return what it means for requests: new tokens, ends, time-outs."""
         events = self._expire()
-        plan = self.scheduler.schedule(self._clock.now_s(), self._drafts())
+        began_s = self._clock.now_s()
+        plan = self.scheduler.schedule(began_s, self._drafts())
         if not plan.rows:
             return events
         requests = self._requests_of(plan)
@@ -125,6 +134,7 @@ class EngineLoop:
             self.runner.drop_features(item.content_hash for item in plan.encode)
             return events + self._end(self.scheduler.fail(plan))
         now_s = self._clock.now_s()
+        self.scheduler.observe(plan, now_s - began_s, result.encode_s)
         if self.speculator is not None:
             self.speculator.observe(plan, result.samples, now_s - started_s)
         for group_id in {requests[item.request_id].group_id for item in plan.encode}:
@@ -143,7 +153,7 @@ class EngineLoop:
 
     def stats(self) -> EngineStats:
         now = self.scheduler.stats()
-        counters = now.counters
+        counters, control = now.counters, self.scheduler.latency
         return EngineStats(
             num_running=now.num_running,
             num_waiting=now.num_waiting,
@@ -159,6 +169,9 @@ class EngineLoop:
             prompt_tokens=counters.prompt_tokens,
             generation_tokens=counters.generation_tokens,
             encoded_images=counters.encoded_images,
+            max_num_seqs=self.scheduler.max_num_seqs,
+            latency_correction=1.0 if control is None else control.correction.factor,
+            refused_late=0 if control is None else control.num_refused,
             **({} if self.speculator is None else self.speculator.counters.as_stats()),
         )
 

@@ -22,7 +22,7 @@ class MeasuredStep:
     name: str
     work: StepWork
     seconds: float
-    """Median over the rounds."""
+    """Median of the faster half of the rounds."""
     spread: float = 0.0
     """Median absolute deviation over the rounds, as a share of the median: what no model can explain."""
     held_out: bool = False
