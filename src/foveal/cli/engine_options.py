@@ -19,6 +19,8 @@ __all__ = [
     "MaxBatchedTokens",
     "MaxModelLen",
     "MaxNumSeqs",
+    "MemoryGuard",
+    "MemoryLimitMib",
     "MemoryUtilization",
     "Model",
     "PrefixCaching",
@@ -81,6 +83,14 @@ BlockSize = Annotated[
     int, typer.Option(help="Tokens per KV block; a prefix hit ends at its border. 16 or more for very long contexts.")
 ]
 MemoryUtilization = Annotated[float, typer.Option(help="Share of the free memory that the KV pool may take.")]
+MemoryLimitMib = Annotated[
+    int | None,
+    typer.Option(help="Most the engine process should take, MiB.  [default: cgroup and machine]", show_default=False),
+]
+MemoryGuard = Annotated[
+    bool,
+    typer.Option("--memory-guard/--no-memory-guard", help="Give up caches and sequences before memory runs out."),
+]
 PrefixCaching = Annotated[
     bool, typer.Option("--enable-prefix-caching/--no-enable-prefix-caching", help="Reuse KV of equal prefixes.")
 ]

@@ -15,10 +15,14 @@ from foveal.engine.build_latency import build_latency_control
 from foveal.engine.build_speculator import build_speculator, load_draft
 from foveal.engine.config import EngineConfig
 from foveal.engine.execution.guided import GuideFactory
-from foveal.engine.execution.kv_pool import allocate_kv_cache, blocks_that_fit
+from foveal.engine.execution.kv_pool import allocate_kv_cache, blocks_that_fit, kv_block_bytes
 from foveal.engine.execution.runner import Runner
 from foveal.engine.execution.sampler import Sampler
 from foveal.engine.loop import EngineLoop
+from foveal.engine.memory.linux_memory import LinuxMemory
+from foveal.engine.memory.memory_keeper import MemoryKeeper
+from foveal.engine.memory.memory_needs import check_pool, check_weights, encoder_patch_bytes, working_bytes
+from foveal.engine.memory.memory_reading import MemoryReader
 from foveal.engine.scheduling.config import SchedulerConfig
 from foveal.engine.scheduling.scheduler import Scheduler
 from foveal.models.base import LanguageModel
@@ -36,6 +40,7 @@ _log = structlog.get_logger(__name__)
 def build_engine_loop(config: EngineConfig) -> EngineLoop:
     """Everything from a checkpoint. Raises ModelLoadError, ConfigurationError, or ArtifactError (see `check_passport`)."""
     check_passport(config)
+    check_weights(config, memory_reader(config).read())
     model, processor = load_engine_model(config)
     eos = model.spec.eos_token_ids
     # Without an end-of-sequence token no guided output could end; such requests are refused when they come.
@@ -85,6 +90,7 @@ def build_loop(
     guide_factory: GuideFactory | None = None,
     clock: Clock | None = None,
     draft: LanguageModel | None = None,
+    memory: MemoryReader | None = None,
 ) -> EngineLoop:
     """An engine around models that are already loaded (tests and tools); `draft` is what `load_draft` returns."""
     max_model_len = _max_model_len(config, model)
@@ -94,6 +100,8 @@ def build_loop(
             f"kv_dtype is int8, which only the native decoder reads, and {config.model_name} does not run on it. Use "
             "kv_dtype auto."
         )
+    reader = memory or memory_reader(config)
+    reading, needed = reader.read(), working_bytes(config, model)
     num_blocks = config.num_kv_blocks or blocks_that_fit(
         model.spec,
         kv_dtype=kv_dtype,
@@ -101,7 +109,9 @@ def build_loop(
         max_num_seqs=config.max_num_seqs,
         max_model_len=max_model_len,
         memory_utilization=config.memory_utilization,
+        free_bytes=max(0, reading.available_bytes - needed),
     )
+    check_pool(config, num_blocks * kv_block_bytes(model.spec, kv_dtype, config.block_size), needed, reading, kv_dtype)
     scheduler = Scheduler(
         SchedulerConfig(
             max_num_batched_tokens=config.max_num_batched_tokens,
@@ -127,7 +137,16 @@ def build_loop(
     runner = Runner(model, kv_cache, sampler)
     clock = clock or MonotonicClock()
     speculator = build_speculator(config, runner, sampler, clock, context_limit=scheduler.context_limit, draft=draft)
-    return EngineLoop(scheduler, runner, clock, max_model_len, guide_factory, speculator)
+    keeper = None
+    if config.memory_guard:
+        keeper = MemoryKeeper(reader, scheduler, kv_cache, encoder_patch_bytes=encoder_patch_bytes(model))
+    return EngineLoop(scheduler, runner, clock, max_model_len, guide_factory, speculator, keeper)
+
+
+def memory_reader(config: EngineConfig) -> MemoryReader:
+    """The real one, with the limit that `config` sets."""
+    limit = config.memory_limit_mib
+    return LinuxMemory(None if limit is None else limit << 20)
 
 
 def _max_model_len(config: EngineConfig, model: LanguageModel) -> int:

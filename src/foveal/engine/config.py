@@ -47,6 +47,10 @@ class EngineConfig:
     """Size of the KV pool in blocks; None sizes it from memory."""
     memory_utilization: float = 0.6
     """Share of the memory that is free after loading which the KV pool may take."""
+    memory_limit_mib: int | None = None
+    """Most the engine process should take; None leaves it to the cgroup and the machine."""
+    memory_guard: bool = True
+    """Give up caches, then sequences, then new requests before a limit is reached."""
     enable_prefix_caching: bool = True
     target_tpot_ms: float | None = None
     """Most milliseconds of a step in which requests decode: prompts, pictures and the number of sequences adapt to it."""
@@ -107,6 +111,7 @@ class EngineConfig:
             ("max_model_len", self.max_model_len),
             ("num_kv_blocks", self.num_kv_blocks),
             ("num_threads", self.num_threads),
+            ("memory_limit_mib", self.memory_limit_mib),
             ("draft_vocabulary", self.draft_vocabulary),
         ):
             if value is not None:

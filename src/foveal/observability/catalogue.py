@@ -168,6 +168,20 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "Requests refused because their first token was predicted to miss --target-ttft-ms.",
     ),
     _sampled(
+        "foveal_memory_used_bytes",
+        "gauge",
+        "Memory used where the least is left: machine, cgroup or --memory-limit-mib.",
+        "bytes",
+    ),
+    _sampled("foveal_memory_limit_bytes", "gauge", "The limit there.", "bytes"),
+    _sampled(
+        "foveal_memory_guard_actions_total",
+        "counter",
+        "What the memory guard took or gave back.",
+        labels=("action",),
+    ),
+    _sampled("foveal_requests_refused_memory_total", "counter", "Requests refused because memory was short."),
+    _sampled(
         "foveal_spec_decode_num_drafts_total",
         "counter",
         "Verifications: rows of a step with guessed tokens.",

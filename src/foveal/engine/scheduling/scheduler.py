@@ -121,6 +121,44 @@ class Scheduler:
         """Forget all prefixes, for benchmarks and after a change of weights. Running requests go on."""
         self._ledger.pool.clear_cache()
 
+    # --- memory pressure --------------------------------------------------------------------------------------------
+
+    @property
+    def num_cached_blocks(self) -> int:
+        """Blocks that only the prefix cache holds."""
+        return self._ledger.pool.num_cached
+
+    @property
+    def feature_cache_share(self) -> float:
+        """Of the configured bytes."""
+        configured = self.config.feature_cache_bytes
+        return self._ledger.vision.capacity_bytes / configured if configured else 1.0
+
+    @feature_cache_share.setter
+    def feature_cache_share(self, share: float) -> None:
+        self._ledger.vision.capacity_bytes = int(share * self.config.feature_cache_bytes)
+
+    def preempt_down_to(self, num_seqs: int) -> int:
+        """Send running requests back to the queue, last in rank first, until at most `num_seqs` sequences run, one request
+        at least. Not between `schedule` and `commit`. Returns how many."""
+        ledger, count = self._ledger, 0
+        while len(ledger.running) > 1 and ledger.num_seqs > num_seqs:
+            ledger.preempt(ledger.running[-1])
+            count += 1
+        return count
+
+    def withhold_blocks(self) -> list[int]:
+        """Take half of the free blocks out of the pool, as far as one sequence of full length still fits. Returns them;
+        nobody writes to them until `restore_blocks`."""
+        pool = self._ledger.pool
+        usable = pool.num_blocks - pool.num_withheld
+        spare = usable - self._ledger.blocks_for(self._context_limit) - pool.num_owned
+        return pool.withhold(max(0, min(pool.num_free // 2, spare)))
+
+    def restore_blocks(self) -> int:
+        """Blocks that were withheld are free again; returns how many."""
+        return self._ledger.pool.restore()
+
     # --- reading ----------------------------------------------------------------------------------------------------
 
     @property

@@ -54,6 +54,15 @@ class VisionBudget:
         self.num_hits = 0
 
     @property
+    def capacity_bytes(self) -> int:
+        """Bytes of features that are kept; the next step evicts what lies above, as far as nobody needs it."""
+        return self._capacity_bytes
+
+    @capacity_bytes.setter
+    def capacity_bytes(self, capacity: int) -> None:
+        self._capacity_bytes = capacity
+
+    @property
     def num_bytes(self) -> int:
         return self._num_bytes
 

@@ -127,6 +127,18 @@ def engine_snapshot(stats: EngineStats, requests_in_flight: int, bytes_in_flight
         "foveal_max_num_seqs": stats.max_num_seqs,
         "foveal_latency_correction_ratio": stats.latency_correction,
         "foveal_requests_refused_late_total": stats.refused_late,
+        "foveal_memory_used_bytes": stats.memory_used_bytes,
+        "foveal_memory_limit_bytes": stats.memory_limit_bytes,
+        "foveal_requests_refused_memory_total": stats.refused_memory,
+        "foveal_memory_guard_actions_total": {
+            "shrink_features": stats.memory_shrink_features,
+            "drop_prefixes": stats.memory_drop_prefixes,
+            "fewer_sequences": stats.memory_fewer_sequences,
+            "refuse": stats.memory_refuse,
+            "accept": stats.memory_accept,
+            "more_sequences": stats.memory_more_sequences,
+            "grow_features": stats.memory_grow_features,
+        },
         "foveal_spec_decode_num_drafts_total": stats.spec_rounds,
         "foveal_spec_decode_num_draft_tokens_total": {
             "grammar": stats.spec_drafted_grammar,
