@@ -15,6 +15,7 @@ PACKAGES = [
     "foveal.protocol",
     "foveal.observability",
     "foveal.artifacts",
+    "foveal.planning",
     "foveal.evaluation",
     "foveal.engine.scheduling",
 ]

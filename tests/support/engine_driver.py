@@ -11,6 +11,7 @@ from foveal.engine.build import build_loop
 from foveal.engine.config import EngineConfig
 from foveal.engine.execution.guided import GuideFactory
 from foveal.engine.loop import EngineLoop
+from foveal.engine.memory.memory_reading import MemoryReader
 from foveal.engine.scheduling.request import ImageRef, Request
 from foveal.models.base import LanguageModel
 from foveal.models.image_input import PromptInput
@@ -31,9 +32,12 @@ class EngineDriver:
         *,
         guide_factory: GuideFactory | None = None,
         draft: LanguageModel | None = None,
+        memory: MemoryReader | None = None,
         **config: object,
     ) -> None:
-        options: dict[str, object] = {"num_kv_blocks": 400, "block_size": 4, "max_num_batched_tokens": 11} | config
+        options: dict[str, object] = {"num_kv_blocks": 400, "block_size": 4, "max_num_batched_tokens": 11}
+        # How full this machine is must not change what a test sees.
+        options |= {"memory_guard": memory is not None} | config
         self.clock = ManualClock()
         self.loop: EngineLoop = build_loop(
             EngineConfig(model="tiny", **options),  # type: ignore[arg-type]
@@ -41,6 +45,7 @@ class EngineDriver:
             clock=self.clock,
             guide_factory=guide_factory,
             draft=draft,
+            memory=memory,
         )
         self.loop.check_every_step = True
         self.tokens: dict[tuple[str, int], list[int]] = {}

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("foveal.cli.evaluate", "Measure a model: tasks, text, sight, speed, memory."),
     "prove": ("foveal.cli.prove", "Accept or reject a compressed model against its base."),
     "inspect": ("foveal.cli.inspect", "Print a model's passport and check its files."),
+    "calibrate": ("foveal.cli.calibrate", "Measure this machine, and fit the latency model."),
     "run": ("foveal.cli.run", "Ask one question, about pictures or not."),
     "chat": ("foveal.cli.chat", "Talk with a model in the terminal."),
     "serve": ("foveal.cli.serve", "Serve a model through an OpenAI-compatible API."),

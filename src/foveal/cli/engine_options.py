@@ -15,9 +15,12 @@ __all__ = [
     "KvBlocks",
     "KvCache",
     "KvDtype",
+    "LatencyModel",
     "MaxBatchedTokens",
     "MaxModelLen",
     "MaxNumSeqs",
+    "MemoryGuard",
+    "MemoryLimitMib",
     "MemoryUtilization",
     "Model",
     "PrefixCaching",
@@ -27,7 +30,10 @@ __all__ = [
     "Speculate",
     "SpeculateAdaptive",
     "SpeculateTokens",
+    "TargetTpotMs",
+    "TargetTtftMs",
     "Threads",
+    "VisionWaitMs",
 ]
 
 Model = Annotated[str, typer.Argument(help="Checkpoint directory, or a hub id where there is a hub.", metavar="MODEL")]
@@ -49,6 +55,28 @@ MaxNumSeqs = Annotated[int, typer.Option(help="Most sequences running at the sam
 MaxBatchedTokens = Annotated[
     int, typer.Option("--max-num-batched-tokens", help="Token budget of one step; longer prompts are cut into chunks.")
 ]
+TargetTpotMs = Annotated[
+    float | None,
+    typer.Option(
+        "--target-tpot-ms",
+        help="Most ms of a step in which requests decode; prompts, pictures and the batch adapt to it.  [default: none]",
+        show_default=False,
+    ),
+]
+TargetTtftMs = Annotated[
+    float | None,
+    typer.Option(
+        "--target-ttft-ms",
+        help="Refuse requests whose first token is predicted to come later (needs `foveal calibrate`).  [default: none]",
+        show_default=False,
+    ),
+]
+VisionWaitMs = Annotated[
+    float, typer.Option(help="Most ms that a picture waits for others of its size, where the calibration says it pays.")
+]
+LatencyModel = Annotated[
+    str, typer.Option(help="auto (what `foveal calibrate` saved for this machine and model), none, or a file.")
+]
 KvBlocks = Annotated[
     int | None,
     typer.Option("--num-kv-blocks", help="KV pool size in blocks.  [default: from memory]", show_default=False),
@@ -57,6 +85,14 @@ BlockSize = Annotated[
     int, typer.Option(help="Tokens per KV block; a prefix hit ends at its border. 16 or more for very long contexts.")
 ]
 MemoryUtilization = Annotated[float, typer.Option(help="Share of the free memory that the KV pool may take.")]
+MemoryLimitMib = Annotated[
+    int | None,
+    typer.Option(help="Most the engine process should take, MiB.  [default: cgroup and machine]", show_default=False),
+]
+MemoryGuard = Annotated[
+    bool,
+    typer.Option("--memory-guard/--no-memory-guard", help="Give up caches and sequences before memory runs out."),
+]
 PrefixCaching = Annotated[
     bool, typer.Option("--enable-prefix-caching/--no-enable-prefix-caching", help="Reuse KV of equal prefixes.")
 ]

@@ -68,6 +68,24 @@ class EngineStats:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     encoded_images: int = 0
+    max_num_seqs: int = 0
+    """Sequences that may run at once now."""
+    latency_correction: float = 1.0
+    """Step times over what the calibration predicts."""
+    refused_late: int = 0
+    """Requests refused because their first token would have come too late."""
+    memory_used_bytes: int = 0
+    """Where the least is left: machine, cgroup or --memory-limit-mib."""
+    memory_limit_bytes: int = 0
+    refused_memory: int = 0
+    """Requests refused because memory was short."""
+    memory_shrink_features: int = 0
+    memory_drop_prefixes: int = 0
+    memory_fewer_sequences: int = 0
+    memory_refuse: int = 0
+    memory_accept: int = 0
+    memory_more_sequences: int = 0
+    memory_grow_features: int = 0
     spec_rounds: int = 0
     """Verifications of drafts."""
     spec_drafted_grammar: int = 0

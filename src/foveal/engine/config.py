@@ -47,7 +47,19 @@ class EngineConfig:
     """Size of the KV pool in blocks; None sizes it from memory."""
     memory_utilization: float = 0.6
     """Share of the memory that is free after loading which the KV pool may take."""
+    memory_limit_mib: int | None = None
+    """Most the engine process should take; None leaves it to the cgroup and the machine."""
+    memory_guard: bool = True
+    """Give up caches, then sequences, then new requests before a limit is reached."""
     enable_prefix_caching: bool = True
+    target_tpot_ms: float | None = None
+    """Most milliseconds of a step in which requests decode: prompts, pictures and the number of sequences adapt to it."""
+    target_ttft_ms: float | None = None
+    """Requests whose first token is predicted to come later are refused with 503. Needs a calibration."""
+    vision_wait_ms: float = 50.0
+    """Most milliseconds that a picture waits for others of its size, where that pays by the calibration; 0 never waits."""
+    latency_model: str = "auto"
+    """"auto" is what `foveal calibrate` saved for this machine, model and precision, if it did; "none"; or a file."""
     encoder_budget_tokens: int = 8192
     """Most vision patches that one step encodes."""
     feature_cache_bytes: int = 256 * MIB
@@ -99,10 +111,16 @@ class EngineConfig:
             ("max_model_len", self.max_model_len),
             ("num_kv_blocks", self.num_kv_blocks),
             ("num_threads", self.num_threads),
+            ("memory_limit_mib", self.memory_limit_mib),
             ("draft_vocabulary", self.draft_vocabulary),
         ):
             if value is not None:
                 self._at_least(name, value, 1)
+        for name, milliseconds in (("target_tpot_ms", self.target_tpot_ms), ("target_ttft_ms", self.target_ttft_ms)):
+            if milliseconds is not None and not milliseconds > 0:
+                raise ConfigurationError(f"{name} is {milliseconds}; it must be above 0")
+        if not self.vision_wait_ms >= 0:
+            raise ConfigurationError(f"vision_wait_ms is {self.vision_wait_ms}; it must be at least 0")
         self._check_speculation()
         if not 0.0 < self.memory_utilization <= 0.95:
             raise ConfigurationError(

@@ -118,9 +118,12 @@ class EngineProcess:
             if message is None:
                 return False
             self._handle(message)
+        pause_s = self._loop.pause_s
         while True:
             try:
-                message = self._inbox.get_nowait()
+                # Woken by a message, at the latest when pictures that wait for company must go.
+                message = self._inbox.get(timeout=pause_s) if pause_s > 0.0 else self._inbox.get_nowait()
+                pause_s = 0.0
             except queue.Empty:
                 return True
             if message is None:

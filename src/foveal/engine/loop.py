@@ -16,6 +16,8 @@ from foveal.engine.execution.guided import Guide, GuideFactory
 from foveal.engine.execution.runner import Runner, StepResult
 from foveal.engine.execution.speculator import Speculator
 from foveal.engine.ipc import TokenEvent
+from foveal.engine.memory.memory_guard import ACTIONS
+from foveal.engine.memory.memory_keeper import MemoryKeeper
 from foveal.engine.outputs import TokenLogprob
 from foveal.engine.scheduling.events import TokenEvent as CommittedTokens
 from foveal.engine.scheduling.plan import StepPlan
@@ -59,6 +61,7 @@ class EngineLoop:
         max_model_len: int,
         guide_factory: GuideFactory | None = None,
         speculator: Speculator | None = None,
+        memory: MemoryKeeper | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.runner = runner
@@ -66,6 +69,7 @@ class EngineLoop:
         self._clock = clock
         self._guides = guide_factory
         self.speculator = speculator
+        self.memory = memory
         self._waterfalls: dict[str, _Waterfall] = {}
         self.check_every_step = False
         """Tests set it: verify the block account after each step, not only when idle."""
@@ -73,6 +77,14 @@ class EngineLoop:
     @property
     def has_work(self) -> bool:
         return self.scheduler.has_unfinished
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds in which there is nothing to compute although there are requests: pictures wait for more of their size."""
+        wake_s = self.scheduler.wake_s
+        if wake_s is None or self.scheduler.num_running:
+            return 0.0
+        return max(0.0, wake_s - self._clock.now_s())
 
     def compile_guide(self, sampling: SamplingParams) -> Guide:
         """Thread-safe. Raises InvalidRequestError for a grammar that cannot be compiled."""
@@ -86,6 +98,8 @@ class EngineLoop:
 
     def add(self, request: Request, prompt: PromptInput, *, seed: int = 0, guide: Guide | None = None) -> None:
         """Queue a request. Raises RequestError; nothing is held of it then."""
+        if self.memory is not None:
+            self.memory.admit(request, self._clock.now_s())
         self.scheduler.add(request, self._clock.now_s())
         try:
             self.runner.add(request, prompt, seed=seed, guide=guide)
@@ -112,7 +126,10 @@ class EngineLoop:
     def step(self) -> list[TokenEvent]:
         """Compute one step and return what it means for requests: new tokens, ends, time-outs."""
         events = self._expire()
-        plan = self.scheduler.schedule(self._clock.now_s(), self._drafts())
+        began_s = self._clock.now_s()
+        if self.memory is not None:
+            self.memory.check(began_s)
+        plan = self.scheduler.schedule(began_s, self._drafts())
         if not plan.rows:
             return events
         requests = self._requests_of(plan)
@@ -125,6 +142,7 @@ class EngineLoop:
             self.runner.drop_features(item.content_hash for item in plan.encode)
             return events + self._end(self.scheduler.fail(plan))
         now_s = self._clock.now_s()
+        self.scheduler.observe(plan, now_s - began_s, result.encode_s)
         if self.speculator is not None:
             self.speculator.observe(plan, result.samples, now_s - started_s)
         for group_id in {requests[item.request_id].group_id for item in plan.encode}:
@@ -143,7 +161,7 @@ class EngineLoop:
 
     def stats(self) -> EngineStats:
         now = self.scheduler.stats()
-        counters = now.counters
+        counters, control = now.counters, self.scheduler.latency
         return EngineStats(
             num_running=now.num_running,
             num_waiting=now.num_waiting,
@@ -159,8 +177,23 @@ class EngineLoop:
             prompt_tokens=counters.prompt_tokens,
             generation_tokens=counters.generation_tokens,
             encoded_images=counters.encoded_images,
+            max_num_seqs=self.scheduler.max_num_seqs,
+            latency_correction=1.0 if control is None else control.correction.factor,
+            refused_late=0 if control is None else control.num_refused,
+            **self._memory_stats(),
             **({} if self.speculator is None else self.speculator.counters.as_stats()),
         )
+
+    def _memory_stats(self) -> dict[str, int]:
+        memory = self.memory
+        if memory is None:
+            return {}
+        return {
+            "memory_used_bytes": memory.reading.used_bytes,
+            "memory_limit_bytes": memory.reading.limit_bytes,
+            "refused_memory": memory.num_refused,
+            **{f"memory_{action}": memory.actions[action] for action in ACTIONS},
+        }
 
     def _drafts(self) -> dict[str, list[int]]:
         if self.speculator is None or not (decoding := self.scheduler.decoding):

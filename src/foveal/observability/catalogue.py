@@ -155,6 +155,32 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "foveal_generation_tokens_total", "counter", "Generated tokens.", "tokens", "vllm:generation_tokens_total"
     ),
     _sampled("foveal_engine_steps_total", "counter", "Steps of the engine loop."),
+    _sampled("foveal_max_num_seqs", "gauge", "Sequences that may run at once now: latency target and memory lower it."),
+    _sampled(
+        "foveal_latency_correction_ratio",
+        "gauge",
+        "Step times over what the calibration predicts; 1 without one.",
+        "ratio",
+    ),
+    _sampled(
+        "foveal_requests_refused_late_total",
+        "counter",
+        "Requests refused because their first token was predicted to miss --target-ttft-ms.",
+    ),
+    _sampled(
+        "foveal_memory_used_bytes",
+        "gauge",
+        "Memory used where the least is left: machine, cgroup or --memory-limit-mib.",
+        "bytes",
+    ),
+    _sampled("foveal_memory_limit_bytes", "gauge", "The limit there.", "bytes"),
+    _sampled(
+        "foveal_memory_guard_actions_total",
+        "counter",
+        "What the memory guard took or gave back.",
+        labels=("action",),
+    ),
+    _sampled("foveal_requests_refused_memory_total", "counter", "Requests refused because memory was short."),
     _sampled(
         "foveal_spec_decode_num_drafts_total",
         "counter",

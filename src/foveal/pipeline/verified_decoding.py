@@ -17,6 +17,7 @@ import torch
 from foveal.core.errors import PromptTooLongError
 from foveal.core.sampling_params import SamplingParams
 from foveal.engine.execution.batch_builder import build_step
+from foveal.engine.execution.block_tables import BlockTables
 from foveal.engine.execution.kv_pool import allocate_kv_cache
 from foveal.engine.execution.prompt_state import PromptState
 from foveal.engine.scheduling.plan import ScheduledRow
@@ -186,6 +187,7 @@ class VerifiedDecoder:
             requests,
             {sequence.request.group_id: sequence.state for sequence, _, _ in rows},
             features.__getitem__,
+            BlockTables(),
             block_size=1,
             position_rows=int(rows[0][0].state.positions.shape[0]),
             device=self._model.device,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
+from foveal.engine.execution.block_tables import BlockTables
 from foveal.engine.execution.prompt_state import PromptState
 from foveal.engine.scheduling.plan import ScheduledRow
 from foveal.engine.scheduling.request import Request
@@ -21,6 +22,7 @@ def build_step(
     requests: Mapping[str, Request],
     states: Mapping[str, PromptState],
     features: Callable[[bytes], torch.Tensor],
+    block_tables: BlockTables,
     *,
     block_size: int,
     position_rows: int,
@@ -31,7 +33,7 @@ def build_step(
     token_ids = np.empty(total, dtype=np.int64)
     positions = np.empty((position_rows, total), dtype=np.int64)
     slots = np.empty(total, dtype=np.int64)
-    widest = max(-(-row.end // block_size) for row in rows)
+    widest = -(-max(row.end for row in rows) // block_size)
     tables = np.zeros((len(rows), widest), dtype=np.int64)
     image_mask: np.ndarray | None = None
     pieces: list[torch.Tensor] = []
@@ -42,28 +44,30 @@ def build_step(
     for s, row in enumerate(rows):
         request = requests[row.request_id]
         state = states[request.group_id]
-        end = at + row.num_tokens
-        used = -(-row.end // block_size)
-        tables[s, :used] = request.block_table[:used]
-        drafts = row.draft_token_ids
-        token_ids[at:end] = [*request.token_slice(row.start, row.end - len(drafts)), *drafts]
-        if row.num_tokens == 1:
-            slots[at] = tables[s, row.start // block_size] * block_size + row.start % block_size
+        start, count, drafts = row.start, row.num_tokens, row.draft_token_ids
+        end, row_end = at + count, start + count
+        first = start // block_size
+        table = tables[s, : -(-row_end // block_size)]
+        block_tables.write(row.request_id, request.block_table, first, table)
+        if count == 1:
+            token_ids[at] = request.token_at(start)
+            slots[at] = request.block_table[first] * block_size + start % block_size
         else:
-            index = np.arange(row.start, row.end)
-            slots[at:end] = tables[s, index // block_size] * block_size + index % block_size
-        state.write_positions(positions[:, at:end], row.start, row.end)
+            token_ids[at:end] = [*request.token_slice(start, row_end - len(drafts)), *drafts]
+            index = np.arange(start, row_end)
+            slots[at:end] = table[index // block_size] * block_size + index % block_size
+        state.write_positions(positions, at, start, count)
         if row.start < state.last_span_end:
             if image_mask is None:
                 image_mask = np.zeros(total, dtype=np.bool_)
             pieces += _place_features(image_mask[at:end], row, state, features)
         if state.span_ids is not None:
             span_ids = span_ids or [None] * len(rows)
-            tail = max(0, row.end - len(state.span_ids))
-            known = state.span_ids[: row.end]
+            tail = max(0, row_end - len(state.span_ids))
+            known = state.span_ids[:row_end]
             span_ids[s] = torch.cat([known, known.new_full((tail,), -1)]) if tail else known
         q_starts.append(end)
-        kv_lens.append(row.end)
+        kv_lens.append(row_end)
         at = end
     return ModelStep(
         token_ids=torch.from_numpy(token_ids).to(device),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import psutil
+import math
+
+import numpy as np
 import torch
 
 from foveal.core.errors import ConfigurationError
 from foveal.core.model_spec import ModelSpec
 from foveal.kernels.attention_batch import KVCache
 
-__all__ = ["allocate_kv_cache", "blocks_that_fit"]
+__all__ = ["allocate_kv_cache", "blocks_that_fit", "kv_block_bytes"]
 
 
+_ALIGNMENT = 4096
 _SCALE_BYTES = 4  # float32, one per token and head of an int8 pool
 
 
@@ -23,23 +26,27 @@ def blocks_that_fit(
     max_num_seqs: int,
     max_model_len: int,
     memory_utilization: float,
-    free_bytes: int | None = None,
+    free_bytes: int,
 ) -> int:
-    """KV blocks for `memory_utilization` of the free memory, and no more than all sequences could ever use.
+    """KV blocks for `memory_utilization` of `free_bytes`, and no more than all sequences could ever use.
 
     Raises ConfigurationError if not even one sequence of max_model_len fits.
     """
-    free = psutil.virtual_memory().available if free_bytes is None else free_bytes
-    block_bytes = block_size * spec.kv_bytes_per_token(kv_dtype.itemsize, _SCALE_BYTES if kv_dtype == torch.int8 else 0)
+    block_bytes = kv_block_bytes(spec, kv_dtype, block_size)
     blocks_per_sequence = -(-max_model_len // block_size)
-    fits = int(free * memory_utilization) // block_bytes
+    fits = int(free_bytes * memory_utilization) // block_bytes
     if fits < blocks_per_sequence:
         raise ConfigurationError(
             f"one sequence of {max_model_len:,} tokens needs {blocks_per_sequence * block_bytes:,} bytes of KV cache; "
-            f"{memory_utilization:.0%} of the free memory is {int(free * memory_utilization):,} bytes. "
+            f"{memory_utilization:.0%} of the free memory is {int(free_bytes * memory_utilization):,} bytes. "
             f"Lower --max-model-len to at most {fits * block_size:,} or raise --memory-utilization"
         )
     return min(fits, blocks_per_sequence * max_num_seqs)
+
+
+def kv_block_bytes(spec: ModelSpec, kv_dtype: torch.dtype, block_size: int) -> int:
+    """Bytes of one block in all layers, scales included."""
+    return block_size * spec.kv_bytes_per_token(kv_dtype.itemsize, _SCALE_BYTES if kv_dtype == torch.int8 else 0)
 
 
 def allocate_kv_cache(
@@ -48,9 +55,19 @@ def allocate_kv_cache(
     """A pool of num_blocks, and one dummy block behind them for padding to write to; with scales if `dtype` is int8."""
     vectors = (spec.num_layers, (num_blocks + 1) * block_size, spec.num_kv_heads)
     shape = (*vectors, spec.head_dim)
-    # zeros, not empty: a masked-out slot must not hold a NaN, and the operating system gives zero pages lazily anyway.
-    key, value = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+    key, value = (_zeros(shape, dtype, device) for _ in range(2))
     if dtype != torch.int8:
         return KVCache(key, value, block_size)
-    scales = (torch.zeros(vectors, dtype=torch.float32, device=device) for _ in range(2))
+    scales = (_zeros(vectors, torch.float32, device) for _ in range(2))
     return KVCache(key, value, block_size, *scales)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """zeros, not empty: a masked-out slot must not hold a NaN. On a CPU they come from numpy, which takes zero pages that
+    cost memory when they are first written; torch.zeros writes all of them at once."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.zeros(size + _ALIGNMENT, dtype=np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT  # a vector that crosses cache lines is read twice
+    return torch.from_numpy(raw[start : start + size]).view(dtype).view(shape)

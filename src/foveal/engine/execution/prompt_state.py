@@ -39,14 +39,18 @@ class PromptState:
         spans = self.prompt.spans
         return spans[-1].offset + spans[-1].length if spans else 0
 
-    def write_positions(self, out: npt.NDArray[np.int64], start: int, end: int) -> None:
-        """Positions of token indices [start, end) into `out` [P, end - start].
+    def write_positions(self, out: npt.NDArray[np.int64], at: int, start: int, count: int) -> None:
+        """Positions of token indices [start, start + count) into columns [at, at + count) of `out` [P, T].
 
         Indexed by absolute position, so that a chunk or a draft never restarts M-RoPE.
         """
         length = self.positions.shape[1]
+        if count == 1:  # a decoding request: without slices
+            out[:, at] = self.positions[:, start] if start < length else start + self.position_delta
+            return
+        end = start + count
         split = min(max(length, start), end)
         if split > start:
-            out[:, : split - start] = self.positions[:, start:split]
+            out[:, at : at + split - start] = self.positions[:, start:split]
         if end > split:
-            out[:, split - start :] = np.arange(split, end) + self.position_delta
+            out[:, at + split - start : at + count] = np.arange(split, end) + self.position_delta

@@ -10,6 +10,7 @@ import torch
 
 from foveal.core.errors import IntegrityError
 from foveal.engine.execution.batch_builder import build_step
+from foveal.engine.execution.block_tables import BlockTables
 from foveal.engine.execution.guided import Guide
 from foveal.engine.execution.prompt_state import PromptState
 from foveal.engine.execution.sampler import Sampler
@@ -45,6 +46,7 @@ class Runner:
         self._states: dict[str, PromptState] = {}
         self._rows: dict[str, SamplingRow] = {}
         self._features: dict[bytes, torch.Tensor] = {}
+        self._tables = BlockTables()
 
     def add(self, request: Request, prompt: PromptInput, *, seed: int, guide: Guide | None = None) -> None:
         """Take what the scheduler does not hold of a new request: pixels, positions, sampling state."""
@@ -94,6 +96,7 @@ class Runner:
 
     def forget_choice(self, request_id: str) -> None:
         self._rows.pop(request_id, None)
+        self._tables.forget(request_id)
 
     def forget_group(self, group_id: str) -> None:
         """Drop what all choices of a request share. Its image features stay cached until the plan evicts them."""
@@ -105,8 +108,8 @@ class Runner:
 
     @property
     def num_held(self) -> int:
-        """Prompts and sampling rows held: 0 when idle."""
-        return len(self._states) + len(self._rows)
+        """Prompts, sampling rows and block tables held: 0 when idle."""
+        return len(self._states) + len(self._rows) + len(self._tables)
 
     @property
     def feature_hashes(self) -> frozenset[bytes]:
@@ -129,6 +132,7 @@ class Runner:
             requests,
             self._states,
             self._feature,
+            self._tables,
             block_size=self.kv_cache.block_size,
             position_rows=self._position_rows(plan, requests),
             device=self.model.device,

@@ -82,13 +82,28 @@ class Sampler:
             for i, token in zip(greedy, argmax(select_rows(processed, greedy)), strict=True):
                 result[i] = [token] * len(rows[i].choices)
         if random:
-            params = [rows[i].params for i in random]
-            temperature = torch.tensor([p.temperature for p in params], device=processed.device)
-            scaled = select_rows(processed, random) / temperature.unsqueeze(1)
-            drawn = self._gumbel.draw(scaled, thresholds(scaled, params), [_keys(rows[i]) for i in random])
-            for i, tokens in zip(random, drawn, strict=True):
+            for i, tokens in zip(random, self._draw_random(select_rows(processed, random), rows, random), strict=True):
                 result[i] = tokens
         return result
+
+    def _draw_random(
+        self, logits: torch.Tensor, rows: Sequence[SamplingRow], indices: Sequence[int]
+    ) -> list[list[int]]:
+        """Tokens of rows[indices] from `logits` [len(indices), vocab]: row by row on a CPU, and as a matrix what is left."""
+        params = [rows[i].params for i in indices]
+        keys = [_keys(rows[i]) for i in indices]
+        found: list[list[int] | None] = [None] * len(indices)
+        if logits.device.type == "cpu":
+            found = self._gumbel.draw_scanned(logits, params, keys)
+        left = [k for k, tokens in enumerate(found) if tokens is None]
+        if left:
+            some = [params[k] for k in left]
+            temperature = torch.tensor([p.temperature for p in some], device=logits.device)
+            scaled = select_rows(logits, left) / temperature.unsqueeze(1)
+            drawn = self._gumbel.draw(scaled, thresholds(scaled, some), [keys[k] for k in left])
+            for k, tokens in zip(left, drawn, strict=True):
+                found[k] = tokens
+        return [tokens for tokens in found if tokens is not None]
 
     def _with_logprobs(
         self, logits: torch.Tensor, rows: Sequence[SamplingRow], ids: list[list[int]]

@@ -1,12 +1,13 @@
 """Who owns which KV block.
 
-Every block is in exactly one of three states:
+Every block of the pool is in exactly one of three states:
 
     free    nobody holds it, content worthless
     cached  nobody holds it, content known under a prefix key: found again by `find`, evicted (oldest first) when needed
     owned   in `ref_count` block tables
 
-so that free + cached + owned = total, always.
+so that free + cached + owned = total, always. Memory pressure can take free blocks out of the pool for a while
+(withheld): the total is less by them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ class BlockPool:
         self._ref_counts = [0] * num_blocks
         self._keys: list[bytes | None] = [None] * num_blocks
         self._by_key: dict[bytes, int] = {}
+        self._withheld: list[int] = []
+
+    @property
+    def num_withheld(self) -> int:
+        return len(self._withheld)
 
     @property
     def num_free(self) -> int:
@@ -41,7 +47,7 @@ class BlockPool:
 
     @property
     def num_owned(self) -> int:
-        return self.num_blocks - len(self._free) - len(self._cached)
+        return self.num_blocks - len(self._free) - len(self._cached) - len(self._withheld)
 
     @property
     def num_available(self) -> int:
@@ -117,15 +123,33 @@ class BlockPool:
         self._keys = [None] * self.num_blocks
         return count
 
+    def withhold(self, count: int) -> list[int]:
+        """Take up to `count` free blocks out of the pool, those with the highest ids: long runs of neighbours."""
+        self._free.sort(reverse=True)
+        taken, self._free = self._free[:count], self._free[count:]
+        self._withheld += taken
+        return taken
+
+    def restore(self) -> int:
+        """Give all withheld blocks back to the pool; returns how many."""
+        count = len(self._withheld)
+        self._free = self._withheld + self._free
+        self._withheld = []
+        return count
+
     def check(self, tables: Iterable[Sequence[int]]) -> None:
         """Raises IntegrityError unless the three states partition the pool and `tables` explain every reference."""
         free, cached = set(self._free), set(self._cached)
         owned = {block for block, count in enumerate(self._ref_counts) if count}
         if len(free) != len(self._free) or free & cached or free & owned or cached & owned:
             raise IntegrityError("a block is in two states at once")
-        if len(free) + len(cached) + len(owned) != self.num_blocks:
+        withheld = set(self._withheld)
+        if withheld & (free | cached | owned):
+            raise IntegrityError("a withheld block is in use")
+        if len(free) + len(cached) + len(owned) + len(withheld) != self.num_blocks:
             raise IntegrityError(
-                f"free {len(free)} + cached {len(cached)} + owned {len(owned)} is not total {self.num_blocks}"
+                f"free {len(free)} + cached {len(cached)} + owned {len(owned)} + withheld {len(withheld)} is not total "
+                f"{self.num_blocks}"
             )
         held = Counter(block for table in tables for block in table)
         for block, count in enumerate(self._ref_counts):

@@ -13,6 +13,9 @@ from foveal.core.image_span import ImageSpan
 from foveal.core.priority import is_urgent
 from foveal.engine.scheduling.config import SchedulerConfig
 from foveal.engine.scheduling.ledger import RequestLedger
+from foveal.engine.scheduling.pacing.step_pace import StepPace
+from foveal.engine.scheduling.pacing.vision_wait import VisionWait
+from foveal.engine.scheduling.picture_queue import sizes_to_hold
 from foveal.engine.scheduling.plan import BlockCopy, StepPlan
 from foveal.engine.scheduling.policy import admission_victims, choose_victim, queue_level
 from foveal.engine.scheduling.request import Request, RequestStatus
@@ -34,13 +37,26 @@ def _span_end(span: ImageSpan) -> int:
 class StepPlanner:
     """Moves requests between the states of the ledger and hands out tokens, blocks and encoder time."""
 
-    def __init__(self, config: SchedulerConfig, ledger: RequestLedger) -> None:
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        ledger: RequestLedger,
+        pace: StepPace | None = None,
+        vision_wait: VisionWait | None = None,
+    ) -> None:
         self._config = config
         self._ledger = ledger
+        self._pace = pace
+        self._vision_wait = vision_wait
         self.max_num_seqs = config.max_num_seqs
+        self.wake_s: float | None = None
+        """When pictures that wait for others must go, if the last plan held some back."""
 
     def plan_step(self, now_s: float, drafts: Mapping[str, Sequence[int]] = _NO_DRAFTS) -> StepPlan:
-        """Never empty while there are unfinished requests. `drafts` are verified as far as there is room."""
+        """Empty only while all unfinished requests wait for others with pictures of their size, until `wake_s`.
+
+        `drafts` are verified as far as there is room.
+        """
         step = self._draft_step(now_s, drafts)
         preempted = step.preempted
         while step.preempted and not step.rows:
@@ -66,9 +82,17 @@ class StepPlanner:
             draft_tokens_left=for_drafts,
         )
         ledger.vision.begin_step()
+        if self._pace is not None:
+            self._pace.begin()
+        self.wake_s = None
+        if self._vision_wait is not None and step.admits and ledger.waiting:
+            step.held_sizes, self.wake_s = sizes_to_hold(ledger.waiting, ledger.vision, self._vision_wait, now_s)
         if step.admits and ledger.running:
             self._displace_for_urgent(step)
-        for request in self._schedule_decodes(step):
+        prompts = self._schedule_decodes(step)
+        if self._pace is not None:
+            self._pace.limit((row.start, row.num_tokens, 1 + len(row.draft_token_ids)) for row in step.rows)
+        for request in prompts:
             if step.tokens_left <= 0:
                 break
             if request.status is not RequestStatus.RUNNING:
@@ -76,6 +100,8 @@ class StepPlanner:
             self._admit_waiting(step, better_than=request.rank[0])
             self._schedule_chunk(request, step)
         self._admit_waiting(step)
+        if self._pace is not None:
+            self._pace.end()
         return step
 
     def _schedule_decodes(self, step: StepDraft) -> list[Request]:
@@ -134,10 +160,29 @@ class StepPlanner:
         end = self._chunk_end(request, start, step)
         if end <= start or not self._ensure_blocks(request, end, step):
             return
-        possible = self._ledger.vision.reserve(request, start, end)
+        self._add_chunk(request, start, self._reserve(request, start, end, step), step)
+
+    def _reserve(self, request: Request, start: int, end: int, step: StepDraft) -> int:
+        """Pin and encode the images of [start, end); the end that is possible in this step, `start` if none is."""
+        vision, pace = self._ledger.vision, self._pace
+        if pace is None or not request.images:
+            possible = vision.reserve(request, start, end)
+            step.images_wait |= possible < end
+            return possible
+        possible = vision.reserve(request, start, end, pace.image, pace.take_image)
         step.images_wait |= possible < end
-        if possible > start:
-            step.add_row(request, start, possible, request.fanout if possible == request.num_tokens else 0)
+        if possible <= start or self._config.atomic_image_spans:
+            return possible
+        # What was encoded took of the time that the chunk was meant to have. One token is paid for.
+        return start + max(1, pace.chunk(start, possible - start))
+
+    def _add_chunk(self, request: Request, start: int, end: int, step: StepDraft) -> None:
+        if end <= start:
+            return
+        num_samples = request.fanout if end == request.num_tokens else 0
+        step.add_row(request, start, end, num_samples)
+        if self._pace is not None:
+            self._pace.take(start, end - start, int(num_samples > 0))
 
     def _chunk_end(self, request: Request, start: int, step: StepDraft) -> int:
         """Where a chunk from `start` ends within the token budget; `start` if it must wait.
@@ -147,7 +192,10 @@ class StepPlanner:
         """
         if step.tokens_left <= 0:
             return start
-        end = min(request.num_tokens, start + step.tokens_left)
+        most = min(request.num_tokens - start, step.tokens_left)
+        end = start + (most if self._pace is None else self._pace.chunk(start, most))
+        if end <= start:
+            return start
         if not self._config.atomic_image_spans or start >= request.num_prompt_tokens:
             return end
         position = bisect_right(request.spans, end, key=_span_end)
@@ -156,6 +204,11 @@ class StepPlanner:
         span = request.spans[position]
         if span.offset > start:
             return span.offset
+        if self._pace is not None and self._pace.limited and not self._pace.forced:
+            if self._pace.chunk(start, span.end - start) == span.end - start:
+                return span.end
+            self._pace.refuse()
+            return start
         return start if step.has_prefill else span.end
 
     def _ensure_blocks(self, request: Request, end: int, step: StepDraft) -> bool:
@@ -220,14 +273,13 @@ class StepPlanner:
         if end > start:
             # Once an image has to wait, no other one goes ahead of it, cached or not; text may.
             blocked = step.images_wait and ledger.vision.needs_features(request, start)
-            possible = start if blocked else ledger.vision.reserve(request, start, end)
-            step.images_wait |= possible < end
+            held = bool(step.held_sizes) and ledger.vision.next_to_encode(request, start) in step.held_sizes
+            possible = start if blocked or held else self._reserve(request, start, end, step)
             if possible == start:
                 step.skipped.add(request.request_id)
                 return
         ledger.start(request, hit, step.now_s)
-        if possible > start:
-            step.add_row(request, start, possible, request.fanout if possible == request.num_tokens else 0)
+        self._add_chunk(request, start, possible, step)
 
     def _displace_for_urgent(self, step: StepDraft) -> None:
         """Preempt lower classes if the first waiting request is urgent and does not fit otherwise."""

@@ -103,6 +103,11 @@ class Request:
         """Prompt and output so far."""
         return len(self.prompt_token_ids) + len(self.output_token_ids)
 
+    def token_at(self, position: int) -> int:
+        """Token id at a position of prompt followed by output."""
+        behind = position - len(self.prompt_token_ids)
+        return self.prompt_token_ids[position] if behind < 0 else self.output_token_ids[behind]
+
     def token_slice(self, start: int, end: int) -> list[int]:
         """Token ids at positions [start, end) of prompt followed by output."""
         split = len(self.prompt_token_ids)

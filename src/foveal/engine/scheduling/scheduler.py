@@ -19,6 +19,7 @@ from foveal.engine.scheduling.admission import check_request
 from foveal.engine.scheduling.config import SchedulerConfig
 from foveal.engine.scheduling.events import TokenEvent
 from foveal.engine.scheduling.ledger import RequestLedger
+from foveal.engine.scheduling.pacing.latency_control import LatencyControl
 from foveal.engine.scheduling.plan import ScheduledRow, StepPlan
 from foveal.engine.scheduling.planner import StepPlanner
 from foveal.engine.scheduling.request import FinishReason, Request, RequestStatus
@@ -31,12 +32,16 @@ __all__ = ["Scheduler"]
 class Scheduler:
     """Continuous batching over a paged KV pool, with chunked prefill, prefix and feature caches, and preemption."""
 
-    def __init__(self, config: SchedulerConfig) -> None:
+    def __init__(self, config: SchedulerConfig, latency: LatencyControl | None = None) -> None:
+        """`latency` keeps steps to a target; without one only the budgets of `config` bound them."""
         self.config = config
+        self.latency = latency
         self._eos_token_ids = frozenset(config.eos_token_ids)
         self._context_limit = config.context_limit
         self._ledger = RequestLedger(config)
-        self._planner = StepPlanner(config, self._ledger)
+        pace, wait = (None, None) if latency is None else (latency.pace, latency.vision_wait)
+        self._planner = StepPlanner(config, self._ledger, pace, wait)
+        self._seats = config.max_num_seqs
         self._deadlines: list[tuple[float, str]] = []
         self._in_flight: StepPlan | None = None
 
@@ -59,8 +64,12 @@ class Scheduler:
                 f"{num_waiting} requests are waiting; the limit is {self.config.max_waiting}. Try again later.",
                 retry_after_s=self.config.retry_after_s,
             )
+        self._refuse_late(request)
         self._ledger.enqueue(request)
         self._watch_deadline(request)
+        if self.latency is not None and self.latency.vision_wait is not None:
+            for image in request.images:
+                self.latency.vision_wait.arrived(image.encode_tokens, now_s)
 
     def abort(self, request_id: str) -> Request | None:
         """End one choice with ABORT and free what it holds. None if it is not known (any more)."""
@@ -112,6 +121,44 @@ class Scheduler:
         """Forget all prefixes, for benchmarks and after a change of weights. Running requests go on."""
         self._ledger.pool.clear_cache()
 
+    # --- memory pressure --------------------------------------------------------------------------------------------
+
+    @property
+    def num_cached_blocks(self) -> int:
+        """Blocks that only the prefix cache holds."""
+        return self._ledger.pool.num_cached
+
+    @property
+    def feature_cache_share(self) -> float:
+        """Of the configured bytes."""
+        configured = self.config.feature_cache_bytes
+        return self._ledger.vision.capacity_bytes / configured if configured else 1.0
+
+    @feature_cache_share.setter
+    def feature_cache_share(self, share: float) -> None:
+        self._ledger.vision.capacity_bytes = int(share * self.config.feature_cache_bytes)
+
+    def preempt_down_to(self, num_seqs: int) -> int:
+        """Send running requests back to the queue, last in rank first, until at most `num_seqs` sequences run, one request
+        at least. Not between `schedule` and `commit`. Returns how many."""
+        ledger, count = self._ledger, 0
+        while len(ledger.running) > 1 and ledger.num_seqs > num_seqs:
+            ledger.preempt(ledger.running[-1])
+            count += 1
+        return count
+
+    def withhold_blocks(self) -> list[int]:
+        """Take half of the free blocks out of the pool, as far as one sequence of full length still fits. Returns them;
+        nobody writes to them until `restore_blocks`."""
+        pool = self._ledger.pool
+        usable = pool.num_blocks - pool.num_withheld
+        spare = usable - self._ledger.blocks_for(self._context_limit) - pool.num_owned
+        return pool.withhold(max(0, min(pool.num_free // 2, spare)))
+
+    def restore_blocks(self) -> int:
+        """Blocks that were withheld are free again; returns how many."""
+        return self._ledger.pool.restore()
+
     # --- reading ----------------------------------------------------------------------------------------------------
 
     @property
@@ -147,7 +194,13 @@ class Scheduler:
 
     @max_num_seqs.setter
     def max_num_seqs(self, limit: int) -> None:
-        self._planner.max_num_seqs = max(1, min(limit, self.config.max_num_seqs))
+        self._seats = max(1, min(limit, self.config.max_num_seqs))
+        self._apply_seats()
+
+    @property
+    def wake_s(self) -> float | None:
+        """After an empty plan: when the next one may not be empty. None if only a new request changes that."""
+        return self._planner.wake_s
 
     def stats(self) -> SchedulerStats:
         ledger = self._ledger
@@ -175,7 +228,7 @@ class Scheduler:
 
         `drafts`: by request id, tokens guessed to follow its committed ones; rows carry those for which there is room.
 
-        Never empty while there are unfinished requests.
+        Empty while there are unfinished requests only if all of them wait for pictures of their size: until `wake_s`.
         """
         if self._in_flight is not None:
             raise IntegrityError("schedule() is called before the plan in flight was committed")
@@ -239,7 +292,59 @@ class Scheduler:
             self._ledger.vision.forget(item.content_hash)
         return failed
 
+    def observe(self, plan: StepPlan, seconds: float, encode_s: float = 0.0) -> None:
+        """An executed plan took `seconds` in all, `encode_s` of it for its images. Call it before `commit`."""
+        control = self.latency
+        if control is None or not control.observes:
+            return
+        requests = self._ledger.requests
+        images = [
+            request.images[item.image_index].encode_tokens
+            for item in plan.encode
+            if (request := requests.get(item.request_id)) is not None
+        ]
+        rows = [(row.start, row.num_tokens, len(row.draft_token_ids) + min(row.num_samples, 1)) for row in plan.rows]
+        control.observe(rows, images, seconds, encode_s)
+        self._apply_seats()
+
     # --- details ----------------------------------------------------------------------------------------------------
+
+    def _apply_seats(self) -> None:
+        limit = None if self.latency is None else self.latency.batch_limit
+        self._planner.max_num_seqs = self._seats if limit is None else min(self._seats, limit.limit)
+
+    def _refuse_late(self, request: Request) -> None:
+        """Raises OverloadedError if what waits and runs already makes the first token miss its target.
+
+        A prompt that would miss it on an idle engine may wait as long as the target again: refusing it for ever helps nobody.
+        """
+        control = self.latency
+        if control is None or control.first_token is None or control.targets.ttft_s is None:
+            return
+        ledger, predict = self._ledger, control.first_token.predict_s
+        running = ledger.running
+        unread = sum(max(0, r.num_tokens - r.num_computed_tokens - 1) for r in running)
+        decode_kv = sum(r.num_computed_tokens for r in running)
+        images = [
+            image.encode_tokens
+            for other in (*ledger.waiting, request)
+            for image in other.images
+            if image.content_hash not in ledger.vision
+        ]
+        budget = self.config.max_num_batched_tokens
+        ahead = ledger.waiting.num_tokens + unread
+        found_s = predict(ahead + request.num_tokens, images, len(running), decode_kv, budget)
+        alone_s = predict(request.num_tokens, [image.encode_tokens for image in request.images], 0, 0, budget)
+        limit_s = max(
+            control.targets.ttft_s, alone_s + control.targets.ttft_s if alone_s > control.targets.ttft_s else 0
+        )
+        if found_s > limit_s:
+            control.num_refused += 1
+            raise OverloadedError(
+                f"the first token would come after {found_s * 1e3:,.0f} ms ({ahead:,} prompt tokens and {len(images)} images "
+                f"go before or with it); the limit is {limit_s * 1e3:,.0f} ms. Try again later, or raise --target-ttft-ms.",
+                retry_after_s=max(self.config.retry_after_s, found_s - limit_s),
+            )
 
     def _take(self, plan: StepPlan) -> None:
         if plan.rows and plan is not self._in_flight:

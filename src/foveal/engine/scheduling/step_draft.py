@@ -28,6 +28,8 @@ class StepDraft:
     scheduled: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
     """Waiting requests that cannot be admitted in this step because of their images."""
+    held_sizes: frozenset[int] = frozenset()
+    """Pictures of so many patches wait for others of their size."""
     images_wait: bool = False
     """An image did not fit in this step; others must not go ahead of it."""
     has_prefill: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from foveal.core.errors import IntegrityError
@@ -54,6 +54,15 @@ class VisionBudget:
         self.num_hits = 0
 
     @property
+    def capacity_bytes(self) -> int:
+        """Bytes of features that are kept; the next step evicts what lies above, as far as nobody needs it."""
+        return self._capacity_bytes
+
+    @capacity_bytes.setter
+    def capacity_bytes(self, capacity: int) -> None:
+        self._capacity_bytes = capacity
+
+    @property
     def num_bytes(self) -> int:
         return self._num_bytes
 
@@ -81,11 +90,30 @@ class VisionBudget:
         """True if positions from `start` on read any image feature."""
         return bool(request.spans) and start < request.spans[-1].end
 
-    def reserve(self, request: Request, start: int, end: int) -> int:
+    def next_to_encode(self, request: Request, start: int) -> int | None:
+        """Patches of the first image that positions from `start` on need and that is not encoded yet; None if none is."""
+        spans = request.spans
+        if not spans or start >= spans[-1].end:
+            return None
+        for span in spans[bisect_right(spans, start, key=_span_end) :]:
+            image = request.images[span.image_index]
+            if image.content_hash not in self._features:
+                return image.encode_tokens
+        return None
+
+    def reserve(
+        self,
+        request: Request,
+        start: int,
+        end: int,
+        allows: Callable[[int, int], bool] | None = None,
+        taken: Callable[[int], None] | None = None,
+    ) -> int:
         """Pin what positions [start, end) read, encode what is missing; returns the end that is possible.
 
-        Stops before the first span whose image fits neither the encoder budget nor the cache, so the result may be
-        `start`; then nothing was pinned.
+        Stops before the first span whose image fits neither the encoder budget nor the cache, nor what `allows(start,
+        patches)` says, so the result may be `start`; then nothing was pinned. `taken(patches)` hears of each image that
+        is encoded.
         """
         spans = request.spans
         if not spans or start >= spans[-1].end:
@@ -101,9 +129,13 @@ class VisionBudget:
             self.num_queries += 1
             if image.content_hash in self._features:
                 self.num_hits += 1
-            elif not self._encode_image(request, span.image_index, image):
+            elif (allows is not None and not allows(start, image.encode_tokens)) or not self._encode_image(
+                request, span.image_index, image
+            ):
                 self.num_queries -= 1  # asked again when it fits
                 return max(start, span.offset)
+            elif taken is not None:
+                taken(image.encode_tokens)
             self._pin(request, span.image_index)
             held = self._held[request.request_id]
         return end

@@ -29,6 +29,8 @@ class WaitingQueue:
     def __init__(self, ageing_s: float) -> None:
         self._ageing_s = ageing_s
         self._queues: dict[Priority, list[Request]] = {priority: [] for priority in Priority}
+        self.num_tokens = 0
+        """Tokens to compute for all that wait, prefix hits not counted."""
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
@@ -39,6 +41,7 @@ class WaitingQueue:
 
     def add(self, request: Request) -> None:
         insort(self._queues[request.priority], request, key=_order)
+        self.num_tokens += request.num_tokens
 
     def remove(self, request: Request) -> None:
         """Raises ValueError if it is not in the queue."""
@@ -47,6 +50,7 @@ class WaitingQueue:
         if position == len(queue) or queue[position] is not request:
             raise ValueError(f"request {request.request_id} does not wait")
         del queue[position]
+        self.num_tokens -= request.num_tokens
 
     def best(self, now_s: float, encode_sizes: Collection[int] = (), skipped: Collection[str] = ()) -> Request | None:
         """Who is admitted next; None if nobody (but `skipped`) waits.

@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from foveal.core.sampling_params import SamplingParams
 from foveal.engine.execution.sampling.random_stream import DrawKey, TokenNoise
+from foveal.engine.execution.sampling.row_scan import RowScan
 from foveal.engine.execution.sampling.vocabulary_ops import (
     Floats,
     Ints,
@@ -48,6 +50,37 @@ class GumbelDraw:
         self._lump_id = vocab_size
         self._inside_lump_id = vocab_size + 1
         self._noise = TokenNoise(vocab_size + 2)
+        self._scan = RowScan(vocab_size, HEAD_WINDOW, MAX_HEAD)
+
+    def draw_scanned(
+        self, logits: torch.Tensor, params: Sequence[SamplingParams], keys: Sequence[Sequence[DrawKey]]
+    ) -> list[list[int] | None]:
+        """One token per key and row from `logits` [rows, vocab] on a CPU, not yet divided by the temperature; the tokens
+        that `draw` would give. None for rows that it has to look at as a whole."""
+        array = logits.numpy()
+        scanned = [self._scan.scan(array[i], p) for i, p in enumerate(params)]
+        owners = [i for i, row in enumerate(scanned) if row is not None for _ in keys[i]]
+        result: list[list[int] | None] = [None if row is None else [] for row in scanned]
+        if not owners:
+            return result
+        rows = [row for i in owners if (row := scanned[i]) is not None]
+        flat_keys = [key for i, row_keys in enumerate(keys) if scanned[i] is not None for key in row_keys]
+        counts = np.array([len(row.tokens) for row in rows])
+        tokens = np.concatenate([row.tokens for row in rows])
+        noise = self._noise.gumbel(flat_keys, counts, tokens)
+        ids, scores = _winners(np.concatenate([row.logits for row in rows]) + noise, tokens, counts)
+        log_tail = np.array([row.log_tail for row in rows])
+        if not np.isneginf(log_tail).all():
+            ones = np.ones(len(rows), dtype=np.int64)
+            lumps = log_tail + self._noise.gumbel(flat_keys, ones, ones * self._lump_id)
+            for draw in (lumps > scores).nonzero()[0]:
+                scaled = logits[owners[draw]] / params[owners[draw]].temperature
+                ids[draw] = self._from_tail(scaled, rows[draw].threshold, flat_keys[draw], fallback=ids[draw])
+        for owner, token in zip(owners, ids, strict=True):
+            drawn = result[owner]
+            assert drawn is not None
+            drawn.append(token)
+        return result
 
     def draw(self, scaled: torch.Tensor, floor: Floats, keys: Sequence[Sequence[DrawKey]]) -> list[list[int]]:
         """One token per key and row from softmax of `scaled` [rows, vocab] over the tokens >= `floor` [rows].
