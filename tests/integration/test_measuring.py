@@ -30,6 +30,13 @@ native = pytest.mark.skipif(native_kernels() is None, reason="native kernels wer
 PROMPTS = [[7, 9, 11, 13, 15, 17], [8, 10, 12]]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _denormals_as_before():
+    """The engine flushes them to zero for its whole process, which other tests' strategies must not see."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="module")
 def engine() -> OfflineEngine:
     config = EngineConfig(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveal.core.errors import ConfigurationError
@@ -25,6 +25,14 @@ LIMITS = st.builds(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _denormals_as_before():
+    """The engine flushes them to zero for its whole process, which other tests' strategies must not see."""
+    yield
+    torch.set_flush_denormal(False)
+
+
+@settings(deadline=None)
 @given(LIMITS)
 def test_every_point_of_the_design_fits_the_engine(limits: DesignLimits) -> None:
     assert all(point.fits(limits) for point in decoder_design(limits))

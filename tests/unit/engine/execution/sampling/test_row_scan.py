@@ -47,7 +47,7 @@ def test_a_scanned_row_yields_what_the_matrix_yields(options: list[dict[str, Any
 
 def test_usual_rows_are_settled_by_the_scan() -> None:
     # As peaked as a language model's: a few hundred tokens within 8 nats.
-    logits = _logits(40, 4.0, 1)
+    logits = _logits(40, 2.0, 1)
     scan = RowScan(VOCAB, 8.0, 4096)
     for params in (SamplingParams(temperature=0.7, top_p=0.9), SamplingParams(temperature=0.7, top_k=40)):
         assert all(scan.scan(row, params) is not None for row in logits.numpy())
