@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from foveal.evaluation.peers.environment import Participant, PeerEnvironment
-from foveal.evaluation.peers.figures import Measurement
+from foveal.evaluation.peers.figures import ImplausibleError, Measurement
 from foveal.evaluation.peers.process import EngineProcess, PeerError
 from foveal.evaluation.peers.quality import (
     LogitComparison,
@@ -78,6 +78,8 @@ class Outcome:
     loaded: LoadedEngine | None = None
     quality: Quality | None = None
     measurements: list[Measurement] = field(default_factory=list)
+    discarded: int = 0
+    """Measurements that could not be, see ImplausibleError."""
     error: str | None = None
 
 
@@ -215,7 +217,13 @@ class Comparison:
         reading = self._bandwidth.gb_per_s()
         first = engine.generate(workload.prompts(plan.vocabulary, seeds[0]), 1)
         total = engine.generate(workload.prompts(plan.vocabulary, seeds[1]), workload.new_tokens)
-        found = Measurement(participant, workload, number, first["wall_s"], total["wall_s"], reading)
+        try:
+            found = Measurement(participant, workload, number, first["wall_s"], total["wall_s"], reading)
+        except ImplausibleError as error:
+            # Not measured again: choosing among tries would favour whoever was disturbed.
+            self.outcomes[participant].discarded += 1
+            self._tell(f"round {number + 1}: left out: {error}")
+            return
         self.outcomes[participant].measurements.append(found)
         self._tell(
             f"round {number + 1}: {participant} {workload}: decode {found.decode_tok_s:.1f} tok/s, "

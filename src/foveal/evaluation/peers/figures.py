@@ -7,15 +7,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from foveal.core.errors import FovealError
 from foveal.evaluation.peers.environment import Participant
 from foveal.evaluation.peers.workload import Workload
 
-__all__ = ["Figures", "Measurement", "best", "figures_of", "ratio_in_same_rounds"]
+__all__ = ["Figures", "ImplausibleError", "Measurement", "best", "figures_of", "ratio_in_same_rounds"]
+
+
+class ImplausibleError(FovealError):
+    """A measurement that cannot be: the machine was disturbed."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One engine, one workload, one round: the prompts with one new token, then with all."""
+    """One engine, one workload, one round: the prompts with one new token, then with all.
+
+    Raises ImplausibleError where all tokens took no longer than the first.
+    """
 
     participant: Participant
     workload: Workload
@@ -26,6 +34,13 @@ class Measurement:
     gb_per_s: float
     """Read bandwidth of the memory just before."""
 
+    def __post_init__(self) -> None:
+        if self.total_s <= self.first_s:
+            raise ImplausibleError(
+                f"{self.participant}, {self.workload}: {self.workload.new_tokens} tokens took {self.total_s:.3f} s, the first "
+                f"alone {self.first_s:.3f} s. Something else used the machine: stop it, or ask for more new tokens."
+            )
+
     @property
     def prefill_tok_s(self) -> float:
         return self.workload.concurrency * self.workload.prompt_tokens / self.first_s
@@ -33,12 +48,11 @@ class Measurement:
     @property
     def decode_tok_s(self) -> float:
         """Tokens after the first, over the time that they added."""
-        added = max(self.total_s - self.first_s, 1e-9)
-        return self.workload.concurrency * (self.workload.new_tokens - 1) / added
+        return self.workload.concurrency / self.step_s
 
     @property
     def step_s(self) -> float:
-        return max(self.total_s - self.first_s, 1e-9) / (self.workload.new_tokens - 1)
+        return (self.total_s - self.first_s) / (self.workload.new_tokens - 1)
 
     def as_dict(self) -> dict[str, Any]:
         derived = {"prefill_tok_s": self.prefill_tok_s, "decode_tok_s": self.decode_tok_s}

@@ -47,6 +47,7 @@ def _row(outcome: Outcome, references: Mapping[Workload, Sequence[Measurement]])
         "loaded": None if outcome.loaded is None else asdict(outcome.loaded),
         "quality": None if outcome.quality is None else outcome.quality.as_dict(),
         "speed": speed,
+        "discarded": outcome.discarded,
         "error": outcome.error,
     }
 

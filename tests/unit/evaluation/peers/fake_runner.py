@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ class Runner:
             os._exit(7)
         if self.mode == "short":
             new_tokens -= 1
-        time.perf_counter()
         return [[(ids[-1] + 1 + k) % VOCABULARY for k in range(new_tokens)] for ids in prompts]
 
     def logits(self, prompt: list[int]) -> list[list[float]]:

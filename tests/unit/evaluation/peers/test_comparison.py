@@ -58,9 +58,8 @@ def test_every_engine_is_measured_on_every_workload_in_every_round(folder: Path)
     found = compare(folder, "foveal:int8", "llamacpp:int8")
     for outcome in found.values():
         assert outcome.error is None
-        assert [(m.round, m.workload) for m in outcome.measurements] == [
-            (0, ALONE), (0, TOGETHER), (1, ALONE), (1, TOGETHER)
-        ]  # fmt: skip
+        # The fake is so fast that a round may be left out; none may be missing.
+        assert len(outcome.measurements) + outcome.discarded == 4
         assert outcome.quality is not None
         assert outcome.quality.top1_agreement == 1.0
         assert outcome.quality.greedy_agreement == 1.0
@@ -72,7 +71,8 @@ def test_an_engine_that_fails_is_a_row_with_its_words_and_the_others_go_on(folde
     assert found["vllm-cpu:int8"].error == "no AVX512_BF16"
     assert "illegal instruction set" in (found["llamacpp:broken"].error or "")
     assert "out of memory" in (found["llamacpp:dies"].error or "")
-    assert len(found["foveal:int8"].measurements) == 4
+    ours = found["foveal:int8"]
+    assert len(ours.measurements) + ours.discarded == 4
 
 
 def test_an_engine_without_logits_is_still_judged_by_its_greedy_answers(folder: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from foveal.core.errors import ConfigurationError
 from foveal.evaluation.peers.environment import Participant
-from foveal.evaluation.peers.figures import Measurement, best, figures_of, ratio_in_same_rounds
+from foveal.evaluation.peers.figures import ImplausibleError, Measurement, best, figures_of, ratio_in_same_rounds
 from foveal.evaluation.peers.quality import agreeing_share, compare_logits, summarise_quality
 from foveal.evaluation.peers.turns import turns
 from foveal.evaluation.peers.workload import Workload, parse_workload
@@ -30,6 +30,11 @@ def test_prefill_and_decode_are_told_apart_by_the_run_with_one_new_token() -> No
     assert found.prefill_tok_s == 4 * 100 / 2.0
     assert found.decode_tok_s == pytest.approx(4 * 10 / 0.5)
     assert found.step_s == pytest.approx(0.05)
+
+
+def test_a_run_that_took_no_longer_with_all_tokens_than_with_one_is_no_measurement() -> None:
+    with pytest.raises(ImplausibleError, match="Something else used the machine"):
+        measured(0, decode_s=0.0)
 
 
 def test_figures_are_medians_and_name_the_extremes() -> None:
