@@ -71,19 +71,24 @@ class PeerReport:
         return Duel(ours, theirs, ratio, *rates, self._quality(ours, theirs))
 
     def duel_of_the_best(self, workload: str, figure: str, *, bits: int | None = None) -> Duel | None:
-        """Our fastest against their fastest; None where one side has nobody."""
-        sides = [self.engines(workload, ours=ours, bits=bits) for ours in (True, False)]
-        if not all(sides):
+        """Their fastest against our fastest that answers no worse, or our fastest; None where one side has nobody."""
+        ours, others = (self.engines(workload, ours=side, bits=bits) for side in (True, False))
+        if not (ours and others):
             return None
-        return self.duel(workload, figure, *(self._fastest(side, workload, figure) for side in sides))
+        rival = self._fastest(others, workload, figure)
+        good = [name for name in ours if not self._quality(name, rival).startswith("worse")]
+        return self.duel(workload, figure, self._fastest(good or ours, workload, figure), rival)
 
     def duels_at_equal_bits(self, workload: str, figure: str, bits: int) -> list[Duel]:
-        """Our fastest with so many bits against every other with as many."""
+        """Every other with so many bits against our fastest with as many that answers no worse."""
         ours = self.engines(workload, ours=True, bits=bits)
         if not ours:
             return []
-        best = self._fastest(ours, workload, figure)
-        return [self.duel(workload, figure, best, other) for other in self.engines(workload, ours=False, bits=bits)]
+        duels = []
+        for other in self.engines(workload, ours=False, bits=bits):
+            good = [name for name in ours if not self._quality(name, other).startswith("worse")]
+            duels.append(self.duel(workload, figure, self._fastest(good or ours, workload, figure), other))
+        return duels
 
     def _fastest(self, names: list[str], workload: str, figure: str) -> str:
         return max(names, key=lambda name: float(self._rows[name]["speed"][workload][figure]))

@@ -64,7 +64,11 @@ class DraftModelProposer:
         num_blocks = -(-pool_tokens // BLOCK_SIZE)
         self._pool = DraftPool(num_blocks, BLOCK_SIZE)
         self._kv_cache = allocate_kv_cache(
-            model.spec, num_blocks=num_blocks, block_size=BLOCK_SIZE, dtype=model.dtype, device=model.device
+            model.spec,
+            num_blocks=num_blocks,
+            block_size=BLOCK_SIZE,
+            dtype=getattr(model, "kv_dtype", model.dtype),
+            device=model.device,
         )
 
     @property
