@@ -146,7 +146,7 @@ class RequestFailed(Envelope, frozen=True, tag=True):
 
 class StepEvents(Envelope, frozen=True, tag=True):
     events: tuple[TokenEvent, ...]
-    stats: dict[str, int]
+    stats: dict[str, int | float]
 
 
 # front end <-> preprocessing worker
