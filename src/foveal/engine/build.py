@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from foveal.models.language_model import TransformersModel
     from foveal.models.processing.processor import Processor
 
-__all__ = ["build_engine_loop", "build_loop", "check_passport", "load_engine_model"]
+__all__ = ["build_engine_loop", "build_loop", "check_passport", "formats_of", "load_engine_model"]
 
 _log = structlog.get_logger(__name__)
 

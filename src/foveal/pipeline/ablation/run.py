@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import torch
 
-from foveal.engine.build import build_loop
+from foveal.engine.build import build_loop, formats_of
 from foveal.engine.build_speculator import load_draft
 from foveal.engine.config import EngineConfig
 from foveal.evaluation.peers.quality import agreeing_share
 from foveal.evaluation.peers.turns import turns
 from foveal.models.base import LanguageModel
-from foveal.models.loading import load_model, load_processor
+from foveal.models.loading import load_processor
 from foveal.pipeline.ablation.stages import Stage
 from foveal.pipeline.ablation.systems import BaselineSystem, EngineSystem, Served, System
 from foveal.pipeline.ablation.traffic import make_traffic
@@ -64,10 +64,8 @@ def load_systems(plan: AblationPlan, tell: Callable[[str], None]) -> dict[str, S
             **stage.engine,
         )
         if stage.model_key not in models:
-            decoder, quantize = stage.model_key
-            mode = quantize if decoder == "native" else None
-            models[stage.model_key] = load_model(plan.model, dtype="float32", decoder=decoder, quantize=mode)  # type: ignore[arg-type]
-        loop = build_loop(config, models[stage.model_key], draft=load_draft(config))
+            models[stage.model_key] = formats_of(config).load(plan.model)
+        loop = build_loop(config, models[stage.model_key], draft=load_draft(config, formats_of(config)))
         loop.warm_up()
         systems[stage.name] = EngineSystem(loop)
     return systems
