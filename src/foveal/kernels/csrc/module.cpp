@@ -156,6 +156,24 @@ void rms_norm_rows(Array<const float> x, Array<const float> weight, float epsilo
     operations().rms_norm(x.data() + at, weight.data(), static_cast<int>(width), epsilon, out.data() + at);
 }
 
+// Rows of logits x [R, n]; factors, windows, weigh, counts, largest and totals have one entry per row, ids is [R, room].
+void scan_logits(Array<const float> x, Array<const float> factors, Array<const float> windows, Array<const uint8_t> weigh,
+                 Array<int32_t> ids, Array<int32_t> counts, Array<float> largest, Array<float> totals, int threads) {
+  require(x.ndim() == 2 && x.shape(1) > 0 && ids.ndim() == 2, "x must be [R, n] and ids [R, room]");
+  const size_t rows = x.shape(0);
+  require(factors.size() == rows && windows.size() == rows && weigh.size() == rows && ids.shape(0) == rows &&
+              counts.size() == rows && largest.size() == rows && totals.size() == rows,
+          "one factor, window, flag, count, largest and total per row");
+  const int n = static_cast<int>(x.shape(1)), room = static_cast<int>(ids.shape(1));
+  nb::gil_scoped_release released;
+  run_on(threads, [&](int thread) {
+    for (size_t r = thread; r < rows; r += threads)
+      counts.data()[r] = operations().scan_logits(x.data() + r * n, n, factors.data()[r], windows.data()[r],
+                                                  weigh.data()[r] != 0, room, ids.data() + r * room,
+                                                  largest.data() + r, totals.data() + r);
+  });
+}
+
 // Reads every byte once: what a benchmark divides by the time to get the memory bandwidth of this moment.
 uint64_t read_all(Array<const uint64_t> words, int threads) {
   const uint64_t* p = words.data();
@@ -382,6 +400,8 @@ NB_MODULE(_native, m) {
   m.def("linear", &linear, arg("matrix"), arg("x"), arg("out"), arg("finish") = "store", arg("threads") = 1);
   m.def("read_all", &read_all, arg("words"), arg("threads"));
   m.def("quantise_rows", &quantise_rows);
+  m.def("scan_logits", &scan_logits, arg("x"), arg("factors"), arg("windows"), arg("weigh"), arg("ids"), arg("counts"),
+        arg("largest"), arg("totals"), arg("threads"));
   m.def("gather_rows", &gather_rows);
   m.def("rms_norm", &rms_norm_rows);
   nb::class_<Pool>(m, "Pool").def(

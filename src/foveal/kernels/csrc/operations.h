@@ -29,6 +29,10 @@ struct Operations {
   void (*join)(const float* sums, const float* most, const float* total, int parts, int stride, int head_dim, float* out);
   // Row of an int8 matrix as floats [k].
   void (*gather)(const Matrix&, int64_t row, float* out);
+  // Of logits x [n]: the largest, the sum of exp((x - largest) * factor) if `weigh`, and the ascending ids of those from
+  // largest - window on. Returns how many ids there are; the first `room` are written.
+  int (*scan_logits)(const float* x, int n, float factor, float window, bool weigh, int room, int32_t* ids, float* largest,
+                     float* total);
 };
 
 constexpr int kKeyTile = 64;

@@ -19,7 +19,7 @@ import torch
 
 from foveal.core.sampling_params import SamplingParams
 from foveal.engine.execution.sampling.random_stream import DrawKey, TokenNoise
-from foveal.engine.execution.sampling.row_scan import RowScan
+from foveal.engine.execution.sampling.row_scan import find_candidates
 from foveal.engine.execution.sampling.vocabulary_ops import (
     Floats,
     Ints,
@@ -28,6 +28,7 @@ from foveal.engine.execution.sampling.vocabulary_ops import (
     maximum,
     peak_probability,
     select_rows,
+    tail_weights,
 )
 
 __all__ = ["GumbelDraw"]
@@ -50,32 +51,30 @@ class GumbelDraw:
         self._lump_id = vocab_size
         self._inside_lump_id = vocab_size + 1
         self._noise = TokenNoise(vocab_size + 2)
-        self._scan = RowScan(vocab_size, HEAD_WINDOW, MAX_HEAD)
 
     def draw_scanned(
         self, logits: torch.Tensor, params: Sequence[SamplingParams], keys: Sequence[Sequence[DrawKey]]
     ) -> list[list[int] | None]:
         """One token per key and row from `logits` [rows, vocab] on a CPU, not yet divided by the temperature; the tokens
         that `draw` would give. None for rows that it has to look at as a whole."""
-        array = logits.numpy()
-        scanned = [self._scan.scan(array[i], p) for i, p in enumerate(params)]
-        owners = [i for i, row in enumerate(scanned) if row is not None for _ in keys[i]]
-        result: list[list[int] | None] = [None if row is None else [] for row in scanned]
-        if not owners:
+        found = find_candidates(
+            logits.numpy(), params, window=HEAD_WINDOW, most=MAX_HEAD, threads=torch.get_num_threads()
+        )
+        result: list[list[int] | None] = [[] if settled else None for settled in found.settled]
+        owners = np.array([i for i in found.settled.nonzero()[0] for _ in keys[i]], dtype=np.int64)
+        if not len(owners):
             return result
-        rows = [row for i in owners if (row := scanned[i]) is not None]
-        flat_keys = [key for i, row_keys in enumerate(keys) if scanned[i] is not None for key in row_keys]
-        counts = np.array([len(row.tokens) for row in rows])
-        tokens = np.concatenate([row.tokens for row in rows])
-        noise = self._noise.gumbel(flat_keys, counts, tokens)
-        ids, scores = _winners(np.concatenate([row.logits for row in rows]) + noise, tokens, counts)
-        log_tail = np.array([row.log_tail for row in rows])
+        flat_keys = [key for i in found.settled.nonzero()[0] for key in keys[i]]
+        tokens, values, counts = _repeated(found.tokens, found.logits, found.counts, owners)
+        ids, scores = _winners(values + self._noise.gumbel(flat_keys, counts, tokens), tokens, counts)
+        log_tail = found.log_tail[owners]
         if not np.isneginf(log_tail).all():
-            ones = np.ones(len(rows), dtype=np.int64)
+            ones = np.ones(len(owners), dtype=np.int64)
             lumps = log_tail + self._noise.gumbel(flat_keys, ones, ones * self._lump_id)
             for draw in (lumps > scores).nonzero()[0]:
-                scaled = logits[owners[draw]] / params[owners[draw]].temperature
-                ids[draw] = self._from_tail(scaled, rows[draw].threshold, flat_keys[draw], fallback=ids[draw])
+                row = owners[draw]
+                scaled = logits[row] / params[row].temperature
+                ids[draw] = self._from_tail(scaled, float(found.threshold[row]), flat_keys[draw], fallback=ids[draw])
         for owner, token in zip(owners, ids, strict=True):
             drawn = result[owner]
             assert drawn is not None
@@ -105,11 +104,8 @@ class GumbelDraw:
         log_tail = self._log_tail_weight(scaled, best, logits, starts, counts, split) if split.any() else None
 
         flat_keys = [key for row_keys in keys for key in row_keys]
-        owners = np.arange(len(keys))
-        if len(flat_keys) > len(keys):  # some row is drawn from several times: its pairs count once per draw
-            owners = np.repeat(owners, [len(row_keys) for row_keys in keys])
-            pairs = np.concatenate([np.arange(starts[row], starts[row] + counts[row]) for row in owners])
-            tokens, logits, counts = tokens[pairs], logits[pairs], counts[owners]
+        owners = np.repeat(np.arange(len(keys)), [len(row_keys) for row_keys in keys])
+        tokens, logits, counts = _repeated(tokens, logits, counts, owners)
         ids, scores = _winners(logits + self._noise.gumbel(flat_keys, counts, tokens), tokens, counts)
         if log_tail is not None:
             ones = np.ones(len(owners), dtype=np.int64)
@@ -142,17 +138,21 @@ class GumbelDraw:
 
     def _from_tail(self, row: torch.Tensor, threshold: float, key: DrawKey, fallback: int) -> int:
         """A token of row [vocab] below the threshold; `fallback` if rounding made up a tail that is not there."""
-        limit = np.float32(threshold).item()
-        weights = torch.where(row < limit, (row - limit).double().exp(), 0.0)
-        cumulative = weights.cumsum(dim=0)
+        cumulative = tail_weights(row, threshold)
         total = float(cumulative[-1])
         if not total > 0.0:
             return fallback
         u = float(self._noise.uniform([key], np.array([1]), np.array([self._inside_lump_id]))[0])
-        found = torch.searchsorted(
-            cumulative, torch.tensor([u * total], dtype=torch.float64, device=row.device), right=True
-        )
-        return min(int(found), self._vocab_size - 1)
+        return min(int(cumulative.searchsorted(u * total, side="right")), self._vocab_size - 1)
+
+
+def _repeated(tokens: Ints, logits: Floats, counts: Ints, owners: Ints) -> tuple[Ints, Floats, Ints]:
+    """Groups of `counts` consecutive pairs, once for each draw of their row: `owners` names the row of each draw."""
+    if len(owners) == len(counts) and (owners == np.arange(len(counts))).all():
+        return tokens, logits, counts
+    ends = np.cumsum(counts)
+    pairs = np.concatenate([np.arange(ends[row] - counts[row], ends[row]) for row in owners])
+    return tokens[pairs], logits[pairs], counts[owners]
 
 
 def _winners(scores: Floats, tokens: Ints, counts: Ints) -> tuple[list[int], Floats]:

@@ -26,6 +26,7 @@ __all__ = [
     "maximum",
     "peak_probability",
     "select_rows",
+    "tail_weights",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -78,6 +79,18 @@ def peak_probability(x: torch.Tensor) -> Floats:
     softmax reduces each row on its own, unlike sum(), which splits a single row between threads.
     """
     return maximum(x.softmax(dim=1))
+
+
+def tail_weights(row: torch.Tensor, threshold: float) -> Floats:
+    """Running sum of exp(x - threshold) over the elements of row [n] below the threshold, 0 for the others; [n]."""
+    limit = np.float32(threshold)
+    if _walk_with_numpy(row):
+        relative = row.numpy() - limit
+        weights = np.exp(np.minimum(relative, np.float32(0.0)))
+        weights[relative >= 0.0] = 0.0
+        return weights.cumsum(dtype=np.float64)
+    weights_there = torch.where(row < limit.item(), (row - limit.item()).exp(), 0.0)
+    return weights_there.double().cumsum(dim=0).cpu().numpy()
 
 
 def count_above(row: torch.Tensor, value: float) -> int:

@@ -11,13 +11,14 @@ namespace {
 #include "elementwise.inl"
 #include "multiply.inl"
 #include "attention.inl"
+#include "sampling.inl"
 }  // namespace
 }  // namespace avx2
 
 const Operations& avx2_operations() {
   using namespace avx2;
   static const Operations table{"avx2", multiply,     quantise,     rms_norm, rope,
-                                store_kv, attend_token, attend_block, join,     gather};
+                                store_kv, attend_token, attend_block, join,     gather, scan_logits};
   return table;
 }
 }  // namespace foveal

@@ -11,13 +11,14 @@ namespace {
 #include "elementwise.inl"
 #include "multiply.inl"
 #include "attention.inl"
+#include "sampling.inl"
 }  // namespace
 }  // namespace avx512
 
 const Operations& avx512_operations() {
   using namespace avx512;
   static const Operations table{"avx512", multiply,     quantise,     rms_norm, rope,
-                                store_kv, attend_token, attend_block, join,     gather};
+                                store_kv, attend_token, attend_block, join,     gather, scan_logits};
   return table;
 }
 }  // namespace foveal

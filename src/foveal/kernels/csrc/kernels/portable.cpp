@@ -11,13 +11,14 @@ namespace {
 #include "elementwise.inl"
 #include "multiply.inl"
 #include "attention.inl"
+#include "sampling.inl"
 }  // namespace
 }  // namespace portable
 
 const Operations& portable_operations() {
   using namespace portable;
   static const Operations table{"portable", multiply,     quantise,     rms_norm, rope,
-                                store_kv, attend_token, attend_block, join,     gather};
+                                store_kv, attend_token, attend_block, join,     gather, scan_logits};
   return table;
 }
 }  // namespace foveal

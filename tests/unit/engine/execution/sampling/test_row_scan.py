@@ -14,7 +14,7 @@ from foveal.core.sampling_params import SamplingParams
 from foveal.engine.execution.sampling.draw import GumbelDraw
 from foveal.engine.execution.sampling.filters import thresholds
 from foveal.engine.execution.sampling.random_stream import draw_key
-from foveal.engine.execution.sampling.row_scan import RowScan
+from foveal.engine.execution.sampling.row_scan import Candidates, find_candidates
 
 VOCAB = 5000
 PARAMS = st.fixed_dictionaries(
@@ -45,30 +45,47 @@ def test_a_scanned_row_yields_what_the_matrix_yields(options: list[dict[str, Any
         assert found is None or found == expected
 
 
+def _find(logits: torch.Tensor, *params: SamplingParams) -> Candidates:
+    return find_candidates(logits.numpy(), params, window=8.0, most=4096, threads=1)
+
+
 def test_usual_rows_are_settled_by_the_scan() -> None:
     # As peaked as a language model's: a few hundred tokens within 8 nats.
-    logits = _logits(40, 2.0, 1)
-    scan = RowScan(VOCAB, 8.0, 4096)
-    for params in (SamplingParams(temperature=0.7, top_p=0.9), SamplingParams(temperature=0.7, top_k=40)):
-        assert all(scan.scan(row, params) is not None for row in logits.numpy())
+    logits = _logits(2, 2.0, 1)
+    found = _find(
+        logits, SamplingParams(temperature=0.7, top_p=0.9), SamplingParams(temperature=0.7, top_k=40, top_p=0.9)
+    )
+    assert found.settled.all()
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.01])
-def test_a_flat_row_is_left_to_the_matrix(spread: float) -> None:
-    scan = RowScan(VOCAB, 8.0, 4096)
-    assert scan.scan(_logits(1, spread, 2)[0].numpy(), SamplingParams(temperature=1.0)) is None
-
-
-def test_a_row_of_nan_is_left_to_the_matrix() -> None:
-    scan = RowScan(VOCAB, 8.0, 4096)
-    assert scan.scan(np.full(VOCAB, np.nan, dtype=np.float32), SamplingParams(temperature=1.0)) is None
+@pytest.mark.parametrize("spread", [0.0, 0.01, float("nan")])
+def test_flat_rows_and_nan_are_left_to_the_matrix(spread: float) -> None:
+    assert not _find(_logits(1, spread, 2), SamplingParams(temperature=1.0)).settled.any()
 
 
 def test_forbidden_tokens_are_never_candidates() -> None:
-    row = _logits(1, 4.0, 3)[0].numpy()
-    row[row > 8.0] = -np.inf
-    found = RowScan(VOCAB, 8.0, 4096).scan(row, SamplingParams(temperature=1.0))
-    assert found is not None
+    logits = _logits(1, 4.0, 3)
+    logits[logits > 8.0] = float("-inf")
+    found = _find(logits, SamplingParams(temperature=1.0))
+    row = logits[0].double().numpy()
     assert np.isfinite(row[found.tokens]).all()
-    head, everything = np.exp(found.logits).sum(), np.exp(row.astype(np.float64)).sum()
-    assert head + np.exp(found.log_tail) == pytest.approx(everything, rel=1e-4)
+    head, everything = np.exp(found.logits).sum(), np.exp(row).sum()
+    assert head + np.exp(found.log_tail[0]) == pytest.approx(everything, rel=1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(PARAMS, min_size=2, max_size=6), st.integers(0, 1000))
+def test_a_row_is_settled_alike_alone_and_among_others(options: list[dict[str, Any]], seed: int) -> None:
+    params = [SamplingParams(**option) for option in options]
+    logits = _logits(len(params), 3.0, seed)
+    together = _find(logits, *params)
+    for i, one in enumerate(params):
+        alone = _find(logits[i : i + 1], one)
+        start = together.counts[:i].sum()
+        own = slice(start, start + together.counts[i])
+        assert alone.settled[0] == together.settled[i]
+        if not alone.settled[0]:
+            continue
+        assert alone.tokens.tolist() == together.tokens[own].tolist()
+        assert alone.logits.tolist() == together.logits[own].tolist()
+        assert (alone.threshold[0], alone.log_tail[0]) == (together.threshold[i], together.log_tail[i])
