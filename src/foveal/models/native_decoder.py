@@ -16,6 +16,9 @@ from foveal.models.weight_packer import WeightPacker
 
 __all__ = ["NativeDecoder", "native_unsupported_reason"]
 
+_DEEP = 8
+"""Decoders of fewer layers have no ends to speak of."""
+
 
 def native_unsupported_reason(decoder: torch.nn.Module) -> str | None:
     """Why this transformers text model cannot run natively, or None if it can. Checks structure, never names of models."""
@@ -71,8 +74,9 @@ class NativeDecoder:
             final_norm=_array(decoder.norm),
         )
         self.matrices: list[NativeMatrix] = []
-        for layer in decoder.layers:
-            self._add(layer, packer)
+        layers = list(decoder.layers)
+        for index, layer in enumerate(layers):
+            self._add(layer, packer, at_an_end=len(layers) >= _DEEP and index in (0, len(layers) - 1))
 
     @property
     def num_weight_bytes(self) -> int:
@@ -100,15 +104,18 @@ class NativeDecoder:
         )
         return x
 
-    def _add(self, layer: torch.nn.Module, packer: WeightPacker) -> None:
+    def _add(self, layer: torch.nn.Module, packer: WeightPacker, *, at_an_end: bool) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         groups = (
             [attention.q_proj, attention.k_proj, attention.v_proj],
             [attention.o_proj],
             [mlp.gate_proj, mlp.up_proj],
         )
-        qkv, out, gate_up = (packer.pack(group, interleaved=len(group) == 2) for group in groups)
-        down = packer.pack([mlp.down_proj])
+        # 4 bits cost most in these, and they are small (decision 0014).
+        qkv = packer.pack(groups[0], sensitive=True)
+        out = packer.pack(groups[1], sensitive=at_an_end)
+        gate_up = packer.pack(groups[2], interleaved=True, sensitive=at_an_end)
+        down = packer.pack([mlp.down_proj], sensitive=at_an_end)
         self._native.add_layer(
             qkv.handle,
             out.handle,

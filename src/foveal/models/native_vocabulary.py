@@ -19,7 +19,7 @@ def pack_vocabulary(
     """Embedding and head of `model`. An int8 head whose weight is the table's serves as both; the table is given up."""
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head.weight is table.weight
-    matrix = packer.pack([head], head=True)
+    matrix = packer.pack([head], sensitive=True)  # its rows are the embedding table's too
     plain = type(table) is torch.nn.Embedding
     if not (tied and plain and matrix.kind == "int8"):
         return table, NativeLinear(matrix)

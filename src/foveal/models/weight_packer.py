@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from foveal.kernels.native.packed_matrix import NativeMatrix, interleave_halves, pack_dense, pack_quantised
-from foveal.kernels.quantisation.affine import QuantisedWeight, quantise
+from foveal.kernels.quantisation.affine import QuantisedWeight, find_scales, quantise
 from foveal.kernels.quantisation.scheme import WeightScheme, effective_group
 from foveal.models.quantised.stored_weight import StoredWeight
 
@@ -26,7 +26,7 @@ class WeightPacker:
     """Packs groups of linears that share an input.
 
     `stored` holds, by module, weights whose checkpoint has codes already. Others are rounded as `mode` says: to bfloat16,
-    to int8 per output channel, or to int4 in groups of 32 with a zero point each.
+    to int8 per output channel, or to int4 in groups of 32 with a zero point each, where nothing sensitive is lost.
     """
 
     def __init__(self, mode: QuantizeMode, stored: Mapping[torch.nn.Module, StoredWeight]) -> None:
@@ -42,10 +42,9 @@ class WeightPacker:
         return self.mode in ("int8", "int4") or module in self._stored
 
     def pack(
-        self, modules: Sequence[torch.nn.Linear], *, interleaved: bool = False, head: bool = False
+        self, modules: Sequence[torch.nn.Linear], *, interleaved: bool = False, sensitive: bool = False
     ) -> NativeMatrix:
-        """One matrix for `modules`; `interleaved` for gate and up. A `head` is rounded to 8 bits at the lowest: its rows
-        are the embedding table's too, and 4 bits cost most there."""
+        """One matrix for `modules`; `interleaved` for gate and up. A `sensitive` one is rounded to 8 bits at the lowest."""
         bias = None
         if modules[0].bias is not None:
             bias = torch.cat([module.bias.detach() for module in modules])
@@ -56,15 +55,17 @@ class WeightPacker:
             if self.mode in ("none", "bfloat16"):
                 weight = interleave_halves(weight) if interleaved else weight
                 return pack_dense(weight if self.mode == "none" else weight.bfloat16(), bias)
-            codes = self._round(weight, head=head)
+            codes = self._round(weight, sensitive=sensitive)
         return pack_quantised(_interleaved(codes) if interleaved else codes, bias)
 
-    def _round(self, weight: torch.Tensor, *, head: bool) -> QuantisedWeight:
+    def _round(self, weight: torch.Tensor, *, sensitive: bool) -> QuantisedWeight:
         group = effective_group(weight.shape[1], _SMALLEST_GROUP)
-        if self.mode == "int8" or head or group is None:
+        if self.mode == "int8" or sensitive or group is None:
             return quantise(weight, _INT8)
-        # A zero point costs the kernels nothing and takes half of the loss away; ranges narrower than the group's do not help.
-        return quantise(weight, WeightScheme("int", 4, False, group))
+        # A zero point costs the kernels nothing and takes half of the loss away (decision 0014).
+        scheme = WeightScheme("int", 4, False, group)
+        scale, zero_point = find_scales(weight, scheme, "mse", smallest_shrink=0.8, shrink_steps=6)
+        return quantise(weight, scheme, scale, zero_point)
 
     def _codes(self, modules: Sequence[torch.nn.Linear]) -> QuantisedWeight | None:
         """The stored codes of all `modules`, rounded anew where the kernels do not read them; None if none is stored."""
