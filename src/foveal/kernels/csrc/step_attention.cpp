@@ -9,8 +9,9 @@ namespace {
 constexpr int kPart = 64;
 // Tokens of a prompt that go together: keys are read and transposed once for them.
 constexpr int kBlockTokens = 32;
-// Requests with at most this many new tokens (drafts to verify) take the path of single tokens.
-constexpr int kFewTokens = 8;
+// Requests with at most this many new tokens take the path of single tokens: 16 guesses to verify (the most a grammar
+// forces at once) and the token before them must give what they give one by one.
+constexpr int kFewTokens = 17;
 
 }  // namespace
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 native = pytest.importorskip("foveal.kernels._native", reason="the native kernels were not built")
 
+from foveal.engine.execution.proposers.grammar import MOST_TOKENS  # noqa: E402
 from foveal.kernels.attention_batch import AttentionBatch, KVCache  # noqa: E402
 from foveal.kernels.native.kv_pool import NativePool, step_arrays  # noqa: E402
 from foveal.kernels.paged_attention import paged_attention  # noqa: E402
@@ -164,6 +165,19 @@ def test_a_single_token_gives_the_same_bits_alone_and_in_any_batch() -> None:
     case.new = [tensor[:1].contiguous() for tensor in new]
     alone = case.native(None, KVCache(case.key.clone(), case.value.clone(), BLOCK), 1)
     assert torch.equal(together[:1], alone)
+
+
+@pytest.mark.parametrize("guesses", [1, 7, MOST_TOKENS])
+def test_verified_guesses_give_the_same_bits_as_one_token_at_a_time(guesses: int) -> None:
+    cached, new = 100, guesses + 1
+    case = Case([(cached, new)], 6, 2, 64, 5)
+    together = case.native(None, KVCache(case.key.clone(), case.value.clone(), BLOCK), 2)
+    batch, tensors = case.batch, case.new
+    cache = KVCache(case.key.clone(), case.value.clone(), BLOCK)
+    for at in range(new):
+        case.batch = AttentionBatch(batch.slots[at : at + 1], batch.block_tables, [0, 1], [cached + at + 1])
+        case.new = [tensor[at : at + 1].contiguous() for tensor in tensors]
+        assert torch.equal(together[at : at + 1], case.native(None, cache, 2))
 
 
 def test_a_block_outside_the_pool_is_refused_before_memory_is_touched() -> None:
