@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from foveal.core.clock import Clock
-from foveal.engine.execution.proposers.base import DraftJob, Proposer
+from foveal.engine.execution.proposers.base import MOST_DRAFT_TOKENS, DraftJob, Proposer
 from foveal.engine.execution.sampling.row import SampledToken, SamplingRow
 from foveal.engine.scheduling.plan import ScheduledRow, StepPlan
 from foveal.engine.scheduling.request import Request
@@ -133,7 +133,7 @@ class Speculator:
         room = self._context_limit - request.num_tokens
         if request.sampling.max_tokens is not None:
             room = min(room, request.sampling.max_tokens - len(request.output_token_ids))
-        return room - 1
+        return min(room - 1, MOST_DRAFT_TOKENS)
 
     def _control(self, request: Request, proposer: Proposer) -> DraftControl:
         controls = self._controls.setdefault(request.request_id, {})

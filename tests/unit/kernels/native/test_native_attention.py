@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 native = pytest.importorskip("foveal.kernels._native", reason="the native kernels were not built")
 
-from foveal.engine.execution.proposers.grammar import MOST_TOKENS  # noqa: E402
+from foveal.engine.execution.proposers.base import MOST_DRAFT_TOKENS  # noqa: E402
 from foveal.kernels.attention_batch import AttentionBatch, KVCache  # noqa: E402
 from foveal.kernels.native.kv_pool import NativePool, step_arrays  # noqa: E402
 from foveal.kernels.paged_attention import paged_attention  # noqa: E402
@@ -167,7 +167,7 @@ def test_a_single_token_gives_the_same_bits_alone_and_in_any_batch() -> None:
     assert torch.equal(together[:1], alone)
 
 
-@pytest.mark.parametrize("guesses", [1, 7, MOST_TOKENS])
+@pytest.mark.parametrize("guesses", [1, 7, MOST_DRAFT_TOKENS])
 def test_verified_guesses_give_the_same_bits_as_one_token_at_a_time(guesses: int) -> None:
     cached, new = 100, guesses + 1
     case = Case([(cached, new)], 6, 2, 64, 5)

@@ -9,7 +9,11 @@ from typing import Protocol
 from foveal.engine.execution.sampling.row import SamplingRow
 from foveal.engine.scheduling.request import Request
 
-__all__ = ["DraftJob", "Proposer"]
+__all__ = ["MOST_DRAFT_TOKENS", "DraftJob", "Proposer"]
+
+MOST_DRAFT_TOKENS = 16
+"""Most guesses of all proposers together for one request in one step. Rows of at most one more token are computed as
+single tokens are, bit by bit (kFewTokens of the native attention): speculation then changes no greedy answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from foveal.engine.execution.proposers.base import DraftJob
+from foveal.engine.execution.proposers.base import MOST_DRAFT_TOKENS, DraftJob
 
 __all__ = ["GrammarProposer"]
-
-MOST_TOKENS = 16
 
 
 class GrammarProposer:
@@ -16,7 +14,7 @@ class GrammarProposer:
 
     name = "grammar"
     is_free = True
-    most_tokens: int | None = MOST_TOKENS
+    most_tokens: int | None = MOST_DRAFT_TOKENS
 
     def propose(self, jobs: Sequence[DraftJob]) -> list[list[int]]:
         """See Proposer."""
