@@ -15,6 +15,7 @@ from foveal.engine.scheduling.speculation.draft_control import DraftControl
 from foveal.engine.scheduling.speculation.draft_policy import Candidate, choose_lengths, net_gain
 from foveal.engine.scheduling.speculation.statistics import SpeculationCounters
 from foveal.engine.scheduling.speculation.step_cost import StepCost
+from foveal.engine.scheduling.speculation.trials import Trials
 
 __all__ = ["Speculator"]
 
@@ -26,6 +27,10 @@ DRAFT_STEP_SHARE = 0.15
 
 DRAFT_SHARE_WEIGHT = 0.2
 """Of the latest reading."""
+
+PAID_TRIAL_AFTER = 64
+LAST_PAID_TRIAL_AFTER = 2048
+"""Declined offers over all requests: a draft model reads what it has missed before its first guess, so a trial is dear."""
 
 SHARED_DECAY = 0.98
 """The acceptance over all requests fades slowly: it is where new requests start."""
@@ -73,6 +78,7 @@ class Speculator:
         """Forget what was counted and learned: after a warm-up, which says nothing about real requests."""
         self.counters = SpeculationCounters()
         self._shared = {proposer.name: AcceptanceRate(decay=SHARED_DECAY) for proposer in self._proposers()}
+        self._paid_trials = Trials(PAID_TRIAL_AFTER, LAST_PAID_TRIAL_AFTER)
         self._step_cost = StepCost()
         self._draft_share = DRAFT_STEP_SHARE
         """What one step of the draft model takes of a plain step for as many requests."""
@@ -140,7 +146,8 @@ class Speculator:
         control = controls.get(proposer.name)
         if control is None:
             most = proposer.most_tokens or self._most_tokens
-            control = controls[proposer.name] = DraftControl(most, self._shared[proposer.name])
+            trials = None if proposer.is_free else self._paid_trials
+            control = controls[proposer.name] = DraftControl(most, self._shared[proposer.name], trials)
         return control
 
     def _wanted(self, offer: _Offer, proposer: Proposer) -> int:

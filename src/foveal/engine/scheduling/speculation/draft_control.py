@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from foveal.engine.scheduling.speculation.acceptance import AcceptanceRate
 from foveal.engine.scheduling.speculation.draft_length import DraftLength
+from foveal.engine.scheduling.speculation.trials import Trials
 
 __all__ = ["DraftControl"]
 
@@ -13,14 +14,16 @@ TRIAL_TOKENS = 2
 
 
 class DraftControl:
-    """Length and acceptance; while drafts are off, when to try again: after 16 offers, then 32, 64, 128."""
+    """Length, acceptance and, while drafts are off, when to try again."""
 
-    def __init__(self, most: int, prior: AcceptanceRate) -> None:
-        """`most` tokens a round; `prior` is the acceptance over all requests, which rounds of this one update."""
+    def __init__(self, most: int, prior: AcceptanceRate, trials: Trials | None = None) -> None:
+        """`most` tokens a round; `prior` is the acceptance over all requests, which rounds of this one update.
+
+        `trials` may be shared by all requests; by default the request has its own.
+        """
         self._length = DraftLength(most)
         self._rate = AcceptanceRate(prior)
-        self._declined = 0
-        self._patience = FIRST_TRIAL_AFTER
+        self._trials = trials or Trials(FIRST_TRIAL_AFTER, LAST_TRIAL_AFTER)
 
     @property
     def tokens(self) -> int:
@@ -34,19 +37,14 @@ class DraftControl:
     @property
     def trial(self) -> int:
         """Tokens to verify although they may not pay; usually 0."""
-        return min(TRIAL_TOKENS, self.tokens) if self._declined >= self._patience else 0
+        return min(TRIAL_TOKENS, self.tokens) if self._trials.is_due else 0
 
     def decline(self) -> None:
         """Drafts were on offer and were not worth verifying."""
-        self._declined += 1
+        self._trials.decline()
 
     def observe(self, drafted: int, accepted: int) -> None:
         """A round: the first `accepted` of `drafted` tokens were right."""
         self._rate.observe(drafted, accepted)
         self._length.observe(drafted, accepted)
-        was_trial = self._declined >= self._patience
-        self._declined = 0
-        if accepted == drafted:
-            self._patience = FIRST_TRIAL_AFTER
-        elif was_trial:
-            self._patience = min(LAST_TRIAL_AFTER, 2 * self._patience)
+        self._trials.observe(all_accepted=accepted == drafted)

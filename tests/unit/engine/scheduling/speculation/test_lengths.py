@@ -9,6 +9,7 @@ import pytest
 from foveal.engine.scheduling.speculation.acceptance import AcceptanceRate
 from foveal.engine.scheduling.speculation.draft_control import FIRST_TRIAL_AFTER, DraftControl
 from foveal.engine.scheduling.speculation.draft_length import DraftLength
+from foveal.engine.scheduling.speculation.trials import Trials
 
 
 def test_length_starts_at_four_and_grows_to_the_limit_while_drafts_are_right() -> None:
@@ -93,3 +94,23 @@ def test_a_trial_that_succeeds_makes_the_next_wait_short_again() -> None:
         assert not control.trial
         control.decline()
     assert control.trial == 2
+
+
+def test_shared_trials_come_once_for_all_requests_and_ever_more_rarely() -> None:
+    trials = Trials(first=4, last=16)
+    controls = [DraftControl(8, AcceptanceRate(), trials) for _ in range(2)]
+    offers_between = []
+    for _ in range(4):
+        count = 0
+        while not controls[0].trial:
+            controls[count % 2].decline()
+            count += 1
+        assert controls[1].trial
+        controls[0].observe(drafted=2, accepted=0)
+        assert not controls[1].trial
+        offers_between.append(count)
+    assert offers_between == [4, 8, 16, 16]
+    controls[0].observe(drafted=2, accepted=2)
+    for _ in range(4):
+        controls[1].decline()
+    assert controls[0].trial
