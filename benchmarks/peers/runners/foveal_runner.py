@@ -1,11 +1,11 @@
-"""Foveal's own engine. A mode is float32, bfloat16, int8 or int4, and -kv8 behind it for an INT8 KV cache."""
+"""Foveal's own engine. A mode is float32, float16, bfloat16, int8 or int4, and -kv8 behind it for an INT8 KV cache."""
 
 from typing import Any
 
 from foveal.engine.config import EngineConfig
 from foveal.engine.offline import OfflineEngine
 
-_BITS = {"float32": 32, "bfloat16": 16, "int8": 8, "int4": 4}
+_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "int4": 4}
 
 
 def engine_config(model: str, mode: str, limits: dict[str, int]) -> EngineConfig:

@@ -13,7 +13,7 @@ __all__ = ["Batching", "Decoder", "Dtype", "EngineConfig", "KvDtype", "Quantize"
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 Decoder = Literal["auto", "native", "fused", "hf"]
-Quantize = Literal["none", "bfloat16", "int8", "int4"]
+Quantize = Literal["none", "float16", "bfloat16", "int8", "int4"]
 KvDtype = Literal["auto", "int8"]
 Batching = Literal["continuous", "static"]
 

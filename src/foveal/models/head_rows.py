@@ -13,6 +13,7 @@ from foveal.models.linears import DenseLinear, PackedLinear
 __all__ = ["cut_head"]
 
 _INT8 = WeightScheme("int", 8, True, None)
+_SIXTEEN_BITS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def cut_head(head: PackedLinear, module: torch.nn.Module, token_ids: torch.Tensor) -> PackedLinear | None:
@@ -30,4 +31,4 @@ def cut_head(head: PackedLinear, module: torch.nn.Module, token_ids: torch.Tenso
     rows = module.weight.detach().index_select(0, token_ids).contiguous()
     if not isinstance(head, NativeLinear):
         return DenseLinear(rows)
-    return NativeLinear(pack_dense(rows.bfloat16() if head.matrix.kind == "bfloat16" else rows))
+    return NativeLinear(pack_dense(rows.to(_SIXTEEN_BITS.get(head.matrix.kind, torch.float32))))

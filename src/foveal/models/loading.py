@@ -63,7 +63,7 @@ def load_model(
     layout has integer inputs round them.
 
     With `quantize` the text model runs on native kernels where it fits: stored codes as they are, other matrices rounded
-    to "bfloat16", "int8" or "int4", or kept ("none", and "stored", which asks for native kernels only where there are
+    to "float16", "bfloat16", "int8" or "int4", or kept ("none", and "stored", which asks for native kernels only where there are
     stored codes).
     Raises ConfigurationError if rounding was asked for and the model does not fit.
     """
@@ -79,7 +79,7 @@ def load_model(
         stored = {loaded.model.get_submodule(name): weight for name, weight in loaded.stored_weights.items()}
         packer = WeightPacker("none" if quantize == "stored" else quantize, stored)
     built = TransformersModel(loaded.model, loaded.family, decoder, loaded.quantised_linears, packer)
-    if quantize in ("bfloat16", "int8", "int4") and built.native is None:
+    if quantize not in (None, "none", "stored") and built.native is None:
         reason = native_unsupported_reason(loaded.model.get_decoder()) or f"decoder '{decoder}' was asked for"
         raise ConfigurationError(
             f"quantize is {quantize}, which needs native kernels, and {model} cannot use them: {reason}. Leave it out, or "

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from foveal.core.errors import ConfigurationError
 from foveal.kernels.native.packed_matrix import NativeMatrix, interleave_halves, pack_dense, pack_quantised
 from foveal.kernels.quantisation.affine import QuantisedWeight, find_scales, quantise
 from foveal.kernels.quantisation.scheme import WeightScheme, effective_group
@@ -14,19 +15,20 @@ from foveal.models.quantised.stored_weight import StoredWeight
 
 __all__ = ["LoadMode", "QuantizeMode", "WeightPacker"]
 
-QuantizeMode = Literal["none", "bfloat16", "int8", "int4"]
-LoadMode = Literal["stored", "none", "bfloat16", "int8", "int4"]
+QuantizeMode = Literal["none", "float16", "bfloat16", "int8", "int4"]
+LoadMode = Literal["stored", "none", "float16", "bfloat16", "int8", "int4"]
 """What native kernels are loaded for: "stored" only where the checkpoint holds codes, otherwise always."""
 
 _INT8 = WeightScheme("int", 8, True, None)
 _SMALLEST_GROUP = 32
+_DENSE = {"none": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class WeightPacker:
     """Packs groups of linears that share an input.
 
-    `stored` holds, by module, weights whose checkpoint has codes already. Others are rounded as `mode` says: to bfloat16,
-    to int8 per output channel, or to int4 in groups of 32 with a zero point each, where nothing sensitive is lost.
+    `stored` holds, by module, weights whose checkpoint has codes already. Others are rounded as `mode` says: to float16 or
+    bfloat16, to int8 per output channel, or to int4 in groups of 32 with a zero point each, where nothing sensitive is lost.
     """
 
     def __init__(self, mode: QuantizeMode, stored: Mapping[torch.nn.Module, StoredWeight]) -> None:
@@ -52,9 +54,9 @@ class WeightPacker:
         codes = self._codes(modules)
         if codes is None:
             weight = torch.cat([module.weight.detach() for module in modules]).float()
-            if self.mode in ("none", "bfloat16"):
+            if self.mode in _DENSE:
                 weight = interleave_halves(weight) if interleaved else weight
-                return pack_dense(weight if self.mode == "none" else weight.bfloat16(), bias)
+                return pack_dense(_rounded(weight, _DENSE[self.mode]), bias)
             codes = self._round(weight, sensitive=sensitive)
         return pack_quantised(_interleaved(codes) if interleaved else codes, bias)
 
@@ -81,6 +83,15 @@ class WeightPacker:
             return quantise(torch.cat([module.weight.detach() for module in modules]).float(), _INT8)
         joined = _joined(parts)
         return joined if _is_native(joined) else quantise(joined.dequantise(), _INT8)
+
+
+def _rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    most = weight.abs().max().item()
+    if most > torch.finfo(dtype).max:
+        raise ConfigurationError(
+            f"a weight is {most:,.0f}; {dtype} ends at {torch.finfo(dtype).max:,.0f}. Take --quantize bfloat16."
+        )
+    return weight.to(dtype)
 
 
 def _is_native(weight: QuantisedWeight) -> bool:

@@ -24,6 +24,7 @@ void Decoder::reserve(int tokens, int threads) {
   qkv_.reserve(static_cast<size_t>(tokens) * (attended + 2 * shape_.kv_heads * shape_.head_dim));
   attended_.reserve(static_cast<size_t>(tokens) * attended);
   hidden_.reserve(static_cast<size_t>(tokens) * shape_.intermediate);
+  claims_.begin(threads);
   if (private_.size() < static_cast<size_t>(threads)) private_.resize(threads);
   for (Private& own : private_) {
     own.rows.reserve(kPrivateRows, widest);
@@ -70,9 +71,10 @@ void Decoder::run(const Step& step, const std::vector<KvLayer>& kv, const float*
         ops.rms_norm(x + static_cast<int64_t>(t) * hidden, weight, hidden, shape_.epsilon,
                      normed + static_cast<int64_t>(t) * hidden);
     };
+    int products = 0;
     const auto multiply = [&](const Matrix& w, const Inputs& inputs, const Output& out) {
-      const Share panels(panels_of(w), thread, threads);
-      ops.multiply(w, inputs, tokens, panels.first, panels.last, out);
+      claims_.run(products++, panels_of(w), kClaimedPanels, thread, threads,
+                  [&](int first, int last) { ops.multiply(w, inputs, tokens, first, last, out); });
       barrier.wait();
     };
 

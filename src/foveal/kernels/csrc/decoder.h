@@ -46,6 +46,7 @@ class Decoder {
   };
   std::vector<Private> private_;
   StepAttention attention_;
+  Claims claims_;
 };
 
 }  // namespace foveal

@@ -8,10 +8,10 @@ namespace foveal {
 constexpr int kPanel = 32;  // output columns that are stored side by side
 constexpr int kGroup = 32;  // inputs of a token that share one activation scale
 
-enum class WeightKind : int32_t { kFloat32, kBfloat16, kInt8, kInt4 };
+enum class WeightKind : int32_t { kFloat32, kFloat16, kBfloat16, kInt8, kInt4 };
 
 // y = x W^T, W [n, k], in panels of 32 outputs (`n` and `k` rounded up, the padding is zero):
-//   float32, bfloat16  [n/32][k][32]
+//   float32, float16, bfloat16  [n/32][k][32]
 //   int8               [n/32][k/4][32][4] unsigned codes, zero point 128
 //   int4               [n/32][k/32][4][32][4] bytes; byte t of a group holds inputs 8t + j (low) and 8t + 4 + j (high)
 struct Matrix {

@@ -61,6 +61,8 @@ OwnedMatrix make_matrix(const std::string& kind, int outputs, int n, int k, Arra
   Matrix& v = m.view;
   if (kind == "float32") {
     v.kind = WeightKind::kFloat32, bytes = 4 * count;
+  } else if (kind == "float16") {
+    v.kind = WeightKind::kFloat16, bytes = 2 * count;
   } else if (kind == "bfloat16") {
     v.kind = WeightKind::kBfloat16, bytes = 2 * count;
   } else if (kind == "int8") {
@@ -68,7 +70,7 @@ OwnedMatrix make_matrix(const std::string& kind, int outputs, int n, int k, Arra
   } else if (kind == "int4") {
     v.kind = WeightKind::kInt4, bytes = count / 2, v.zero = minimums ? 0 : 8;
   } else {
-    throw std::invalid_argument("kind must be float32, bfloat16, int8 or int4");
+    throw std::invalid_argument("kind must be float32, float16, bfloat16, int8 or int4");
   }
   require(data.size() == bytes, "data does not have the size of its shape");
   if (v.is_quantised()) {
@@ -113,6 +115,9 @@ void linear(const OwnedMatrix& w, Array<const float> x, Array<float> out, const 
   RowsBuffer& shared = buffer;
   if (v.is_quantised()) shared.reserve(rows, v.k);
   Barrier barrier(threads);
+  thread_local Claims claims_of_caller;
+  Claims& claims = claims_of_caller;
+  claims.begin(threads);
   run_on(threads, [&](int thread) {
     Inputs inputs{values, columns, nullptr, nullptr, nullptr, nullptr};
     if (v.is_quantised()) {
@@ -121,8 +126,9 @@ void linear(const OwnedMatrix& w, Array<const float> x, Array<float> out, const 
       barrier.wait();
       inputs = shared.inputs();
     }
-    const Share panels(v.n / kPanel, thread, threads);
-    ops.multiply(v, inputs, rows, panels.first, panels.last, {y, outputs, outputs, how});
+    claims.run(0, v.n / kPanel, kClaimedPanels, thread, threads, [&](int first, int last) {
+      ops.multiply(v, inputs, rows, first, last, {y, outputs, outputs, how});
+    });
   });
 }
 

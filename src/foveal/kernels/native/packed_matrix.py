@@ -33,11 +33,11 @@ class NativeMatrix:
 
 
 def pack_dense(weight: torch.Tensor, bias: torch.Tensor | None = None) -> NativeMatrix:
-    """A weight [out, in], float32 or bfloat16, as it is; `bias` [out] becomes float32."""
-    if weight.dtype not in (torch.float32, torch.bfloat16):
-        raise ConfigurationError(f"native kernels know float32 and bfloat16 weights, not {weight.dtype}. Convert it.")
+    """A weight [out, in], float32, float16 or bfloat16, as it is; `bias` [out] becomes float32."""
+    kind = str(weight.dtype).removeprefix("torch.")
+    if kind not in ("float32", "float16", "bfloat16"):
+        raise ConfigurationError(f"native kernels know float32, float16 and bfloat16 weights, not {kind}. Convert it.")
     panels = _pad_rows(weight).reshape(-1, _PANEL, weight.shape[1]).transpose(1, 2).contiguous()
-    kind = "float32" if weight.dtype == torch.float32 else "bfloat16"
     return _make(kind, weight.shape, panels.shape[0] * _PANEL, weight.shape[1], panels, bias=bias)
 
 

@@ -64,7 +64,7 @@ def test_a_quantised_product_is_that_of_its_codes_with_rounded_inputs(
     assert_close(NativeLinear(pack_quantised(weight, bias))(x), reference(x, weight, bias), 1e-3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("rows", "outputs", "inputs"), [(1, 7, 5), (4, 64, 33), (17, 50, 100)])
 def test_a_dense_product_is_torchs(dtype: torch.dtype, rows: int, outputs: int, inputs: int) -> None:
     generator = torch.Generator().manual_seed(inputs)

@@ -19,6 +19,11 @@ struct Tile {
 // Without this GCC lifts a tile's sums into registers, and then writes integer sums to memory at every step instead.
 #define FOVEAL_SUMS_STAY_IN_MEMORY() asm volatile("" ::: "memory")
 
+template <WeightKind kKind>
+static inline F32 load_16_bits(const uint16_t* p) {
+  return kKind == WeightKind::kFloat16 ? load_half(p) : load_bfloat(p);
+}
+
 template <int M, WeightKind kKind>
 static inline void float_tile(const Matrix& w, const Inputs& x, int row, int panel, Tile<M>& sum) {
   constexpr bool kWide = kKind == WeightKind::kFloat32;
@@ -29,7 +34,8 @@ static inline void float_tile(const Matrix& w, const Inputs& x, int row, int pan
   F32 acc[M][2];
   repeat<M>([&](auto m) FOVEAL_INLINE { acc[m][0] = acc[m][1] = zero(); });
   for (int k = 0; k < w.k; ++k, wide += kPanel, narrow += kPanel) {
-    const F32 w0 = kWide ? load(wide) : load_bfloat(narrow), w1 = kWide ? load(wide + 16) : load_bfloat(narrow + 16);
+    const F32 w0 = kWide ? load(wide) : load_16_bits<kKind>(narrow);
+    const F32 w1 = kWide ? load(wide + 16) : load_16_bits<kKind>(narrow + 16);
     if (M <= 2) prefetch(kWide ? static_cast<const void*>(wide + 1024) : narrow + 2048);
     if (M <= 2 && kWide) prefetch(wide + 1040);
     repeat<M>([&](auto m) FOVEAL_INLINE {
@@ -144,6 +150,9 @@ static void tile(const Matrix& w, const Inputs& x, int row, int panel, const Out
   switch (w.kind) {
     case WeightKind::kFloat32:
       float_tile<M, WeightKind::kFloat32>(w, x, row, panel, sum);
+      break;
+    case WeightKind::kFloat16:
+      float_tile<M, WeightKind::kFloat16>(w, x, row, panel, sum);
       break;
     case WeightKind::kBfloat16:
       float_tile<M, WeightKind::kBfloat16>(w, x, row, panel, sum);
