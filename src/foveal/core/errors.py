@@ -28,7 +28,9 @@ FovealError
     |-- ModelNotFoundError      404
     |-- PayloadTooLargeError    413  body or pixels over the limit
     |-- RequestTimeoutError     504
-    `-- OverloadedError         503  with Retry-After
+    |-- OverloadedError         503  with Retry-After
+    |   `-- BackendUnavailableError 503  no backend of the model can be reached
+    `-- BackendFailedError      502  a backend broke off or answered nonsense
 
 Messages follow one shape: what was found, what the limit is, what to do.
 """
@@ -37,6 +39,8 @@ from __future__ import annotations
 
 __all__ = [
     "ArtifactError",
+    "BackendFailedError",
+    "BackendUnavailableError",
     "ChangedFileError",
     "ConfigurationError",
     "EngineDeadError",
@@ -219,3 +223,17 @@ class OverloadedError(RequestError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class BackendUnavailableError(OverloadedError):
+    """No backend of the model can be reached now."""
+
+    code = "no_backend"
+
+
+class BackendFailedError(RequestError):
+    """A backend took the request and broke off, or answered what is no answer."""
+
+    status = 502
+    code = "backend_failed"
+    type = "server_error"

@@ -1,0 +1,111 @@
+"""Reads what an answer cost from its last bytes as it passes by; the stream is never parsed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+__all__ = ["AnswerUsage", "UsageTail"]
+
+_KEPT_BYTES = 4096
+"""A usage object has about 250 bytes, the events after it about 20; llama-server puts 600 bytes of timings behind it."""
+
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{)')
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"(\w+)"')
+_ERROR_EVENT = re.compile(rb'data:\s*\{\s*"error"')
+
+
+class _Multimodal(msgspec.Struct):
+    image: int = 0
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = 0
+    multimodal_tokens: _Multimodal | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+
+_decoder = msgspec.json.Decoder(_Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerUsage:
+    """Tokens, as the backend counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    image_tokens: int = 0
+
+
+class UsageTail:
+    """Feed it the answer's bytes in order. What it keeps is bounded."""
+
+    __slots__ = ("_tail", "num_bytes", "num_events")
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self.num_bytes = 0
+        self.num_events = 0
+        """Server-sent events so far: about one token each where the backend sends no usage."""
+
+    def feed(self, chunk: bytes) -> None:
+        self.num_bytes += len(chunk)
+        self.num_events += chunk.count(b"data: ")
+        self._tail = chunk[-_KEPT_BYTES:] if len(chunk) >= _KEPT_BYTES else (self._tail + chunk)[-_KEPT_BYTES:]
+
+    @property
+    def is_done(self) -> bool:
+        """True once the stream's own end mark has passed: a stream without it was cut off."""
+        return self._tail.rstrip().endswith(b"[DONE]")
+
+    @property
+    def has_error(self) -> bool:
+        """True if one of the last events is an error."""
+        return _ERROR_EVENT.search(self._tail) is not None
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Of the choice that ended last."""
+        found = _FINISH.findall(self._tail)
+        return found[-1].decode() if found else None
+
+    def usage(self) -> AnswerUsage | None:
+        """None where the answer holds none, as streams without `include_usage`.
+
+        A text of the answer cannot be taken for it: JSON escapes the quotes inside a string.
+        """
+        for match in reversed(list(_USAGE.finditer(self._tail))):
+            end = _object_end(self._tail, match.start(1))
+            if end is None:
+                continue
+            try:
+                found = _decoder.decode(self._tail[match.start(1) : end])
+            except msgspec.DecodeError:
+                continue
+            details = found.prompt_tokens_details or _Details()
+            images = details.multimodal_tokens or _Multimodal()
+            return AnswerUsage(
+                found.prompt_tokens, found.completion_tokens, details.cached_tokens or 0, images.image
+            )
+        return None
+
+
+def _object_end(data: bytes, start: int) -> int | None:
+    """Position behind the object that opens at `start`. Usage holds no strings, so that counting braces is enough."""
+    depth = 0
+    for position in range(start, len(data)):
+        if data[position] == 0x7B:
+            depth += 1
+        elif data[position] == 0x7D:
+            depth -= 1
+            if depth == 0:
+                return position + 1
+    return None
