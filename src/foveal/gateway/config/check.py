@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.config.models import BackendConfig, ModelConfig
-from foveal.gateway.config.problems import Place, Problems, suggestion
+from foveal.gateway.config.problems import Place, Problems, shown, suggestion
 
 __all__ = ["check"]
 
@@ -90,7 +90,7 @@ def _check_backend(place: Place, backend: BackendConfig, seen: dict[str, Place],
         return
     if backend.name in seen:
         problems.add(
-            place, f"the id {backend.name} is already that of {'.'.join(seen[backend.name])}; give one of them an `id`"
+            place, f"the id {backend.name} is already that of {shown(seen[backend.name])}; give one of them an `id`"
         )
     seen[backend.name] = place
 

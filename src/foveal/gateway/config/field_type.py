@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from foveal.gateway.config.fields import KEY, SHORTHAND, Mark, Range
+from foveal.gateway.config.fields import KEY, SHORTHAND, SIZE, Mark, Range
 
 __all__ = ["FieldType", "RecordType", "field_type", "record_type"]
 
@@ -63,7 +63,7 @@ def field_type(annotation: Any) -> FieldType:
 @cache
 def record_type(cls: type[Any]) -> RecordType:
     hints = typing.get_type_hints(cls, include_extras=True)
-    fields = {field.name: field_type(hints[field.name]) for field in dataclasses.fields(cls)}
+    fields = {field.name: _named(field.name, field_type(hints[field.name])) for field in dataclasses.fields(cls)}
     key = next((name for name, kind in fields.items() if KEY in kind.marks), None)
     required = {
         field.name
@@ -77,3 +77,10 @@ def record_type(cls: type[Any]) -> RecordType:
         key,
         next((name for name, kind in fields.items() if SHORTHAND in kind.marks), None),
     )
+
+
+def _named(name: str, kind: FieldType) -> FieldType:
+    """Units are in names: what ends in `_bytes` may be written as 64MiB."""
+    if kind.core is int and name.endswith("_bytes"):
+        return dataclasses.replace(kind, marks=kind.marks | {SIZE})
+    return kind

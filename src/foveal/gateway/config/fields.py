@@ -55,12 +55,12 @@ SECRET = Mark("secret")
 SHORTHAND = Mark("shorthand")
 """An object of which only this field is given may be written as its bare value."""
 SIZE = Mark("size")
-"""Bytes: a whole number, or one with a unit (64KiB, 512MiB, 2GiB)."""
+"""Bytes: a whole number, or one with a unit (64KiB, 512MiB, 2GiB). Every whole number named `..._bytes` has it."""
 
 Port = Annotated[int, Range(0, 65535)]
 Count = Annotated[int, Range(0)]
 PositiveCount = Annotated[int, Range(1)]
-ByteSize = Annotated[int, Range(0), SIZE]
+ByteSize = Annotated[int, Range(0)]
 Seconds = Annotated[float, Range(above=0.0)]
 Milliseconds = Annotated[float, Range(0.0)]
 Positive = Annotated[float, Range(above=0.0)]

@@ -14,16 +14,9 @@ from foveal.gateway.config.listen import ListenConfig
 from foveal.gateway.config.models import ModelConfig
 from foveal.gateway.config.remote_images import RemoteImagesConfig
 from foveal.gateway.config.telemetry import LoggingConfig, MetricsConfig, TracingConfig
-from foveal.gateway.config.traffic import (
-    BreakerConfig,
-    EjectionConfig,
-    HealthConfig,
-    HedgeConfig,
-    QueueConfig,
-    RetryConfig,
-    TimeoutConfig,
-    UpstreamTlsConfig,
-)
+from foveal.gateway.config.traffic import QueueDeadlines, TimeoutConfig, UpstreamTlsConfig
+from foveal.gateway.queueing.config import HeadroomConfig, QueueConfig
+from foveal.gateway.resilience.config import HealthConfig, HedgeConfig, RetryConfig
 from foveal.gateway.tenancy.tenant import ANONYMOUS, Tenant
 
 __all__ = ["GatewayConfig"]
@@ -45,12 +38,12 @@ class GatewayConfig:
     auth: AuthConfig = field(default_factory=AuthConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
+    deadlines_s: QueueDeadlines = field(default_factory=QueueDeadlines)
+    headroom: HeadroomConfig = field(default_factory=HeadroomConfig)
     timeouts: TimeoutConfig = field(default_factory=TimeoutConfig)
     retries: RetryConfig = field(default_factory=RetryConfig)
     hedging: HedgeConfig = field(default_factory=HedgeConfig)
-    breaker: BreakerConfig = field(default_factory=BreakerConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
-    ejection: EjectionConfig = field(default_factory=EjectionConfig)
     upstream_tls: UpstreamTlsConfig = field(default_factory=UpstreamTlsConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     remote_images: RemoteImagesConfig = field(default_factory=RemoteImagesConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin
@@ -14,6 +15,10 @@ from foveal.gateway.config.problems import Place, Problems, suggestion
 from foveal.gateway.config.scalars import ScalarError, Scalars
 
 __all__ = ["INVALID", "Reader"]
+
+
+_BY_NAME = re.compile(r"(?:\w+\.)?(\w+) (is .*)", re.DOTALL)
+"""`queue.max_requests is 0; it must be ...`, as a dataclass says it."""
 
 
 class _Invalid:
@@ -90,7 +95,10 @@ class Reader:
             return INVALID
         try:
             return record.cls(**values)
-        except ConfigurationError as error:
+        except (ConfigurationError, ValueError) as error:
+            named = _BY_NAME.match(str(error))
+            if named and named[1] in record.fields:
+                return self._wrong((*place, named[1]), named[2])
             return self._wrong(place, str(error))
 
     def _read_fields(
@@ -114,7 +122,11 @@ class Reader:
             return None
         if self._has_duplicates(node, place):
             return None
-        self._flatten(node)
+        try:
+            self._flatten(node)
+        except yaml.constructor.ConstructorError as error:
+            self._problems.add(place, f"{error.problem}", (error.problem_mark or node.start_mark).line + 1)
+            return None
         return {key.value: value for key, value in node.value}
 
     def _has_duplicates(self, node: yaml.MappingNode, place: Place) -> bool:
