@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from foveal.gateway.backends.backend import BackendSpec
 from foveal.gateway.wire.upstream import UpstreamError, UpstreamHead, UpstreamResponse
 
-__all__ = ["Answer", "check_head", "check_whole", "is_event_stream", "read_whole"]
+__all__ = ["Answer", "check_first", "check_head", "check_whole", "is_event_stream", "read_whole"]
 
 MAX_WHOLE_BYTES = 4 << 20
 """Answers that are no stream are held until they are whole, so that a backend that breaks off costs the client nothing."""
 
+_ERROR_EVENT = re.compile(rb'data:\s*\{\s*"error"')
 _SERVER_TIMING = b"server-timing"
 _CONTENT_TYPE = b"content-type"
 
@@ -23,6 +25,8 @@ class Answer:
     response: UpstreamResponse
     whole: bytes | None
     """The complete body of an answer that is no stream; None for a stream."""
+    first: bytes = b""
+    """What has come of a stream so far."""
 
     @property
     def server_timing(self) -> bytes:
@@ -49,6 +53,15 @@ def check_head(head: UpstreamHead, wants_stream: bool) -> None:
     )
     if not allowed or not (head.status == 200 or head.status >= 400):
         raise UpstreamError(f"the backend answered {head.status} with content-type {kind[:80]!r}", "protocol")
+
+
+def check_first(first: bytes) -> None:
+    """Raises UpstreamError (protocol) for a stream that begins with no event, or with an error."""
+    start = first.lstrip()
+    if start and not start.startswith((b"data:", b":", b"event:", b"id:", b"retry:")):
+        raise UpstreamError(f"the backend's stream holds no events; it begins with {first[:40]!r}", "protocol")
+    if _ERROR_EVENT.match(start):
+        raise UpstreamError("the backend's stream begins with an error", "protocol")
 
 
 async def read_whole(response: UpstreamResponse) -> bytes:

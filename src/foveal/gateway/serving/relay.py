@@ -20,13 +20,18 @@ class _Writer(Protocol):
     async def write(self, chunk: bytes) -> None: ...
 
 
-async def relay_stream(chunks: AsyncIterator[bytes], client: _Writer, tail: UsageTail) -> None:
-    """Writes whole events as they come, and waits while the client reads slower.
+async def relay_stream(first: bytes, chunks: AsyncIterator[bytes], client: _Writer, tail: UsageTail) -> None:
+    """`first` is what has come so far. Writes whole events as they come, and waits while the client reads slower.
 
     Raises UpstreamError (stage body) if the stream broke off or ended without its end mark, BackendErrorEvent if it ended
     with an error of the backend's own. The client then has whole events only.
     """
     boundary = EventBoundary()
+    if first:
+        tail.feed(first)
+        whole = boundary.whole(first)
+        if whole:
+            await client.write(whole)
     async for chunk in chunks:
         tail.feed(chunk)
         whole = boundary.whole(chunk)
