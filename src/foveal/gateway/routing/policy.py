@@ -13,9 +13,13 @@ __all__ = ["RoutingPolicy"]
 
 
 class RoutingPolicy(Protocol):
+    needs_digests: bool
+    """True if `choose` looks at image and prefix digests, so that they are worth computing."""
+
     def choose(self, request: RequestView, price: Price, backends: Sequence[BackendLoad]) -> BackendLoad | None:
         """One of `backends`, all of which can take the request (right model, healthy, below their cap); None if empty.
 
-        May keep a counter or a random state, reads no clock and does no I/O. Never mutates its arguments.
+        May keep a counter or a random state, reads no clock and does no I/O. Never mutates its arguments. The order
+        of `backends` does not matter.
         """
         ...

@@ -1,0 +1,98 @@
+"""How long a request would wait, from what was measured."""
+
+from __future__ import annotations
+
+from foveal.core.priority import Priority
+from foveal.gateway.queueing.class_line import ClassLine
+from foveal.gateway.queueing.config import QueueConfig
+from foveal.gateway.queueing.rate_meter import RateMeter
+from foveal.gateway.queueing.ticket import Ticket
+
+__all__ = ["WaitForecast"]
+
+WINDOW_S = 10.0
+LEARNT_AFTER_S = 0.5
+"""Seconds of waiting seen before the drain rate is believed."""
+
+
+class WaitForecast:
+    """The drain rate is measured only while somebody waits: else it would be the arrival rate.
+
+    Cost is in Price.cost_ms, so rates are in ms of backend time per second; whether prices are right does not matter
+    for the forecast, as the same prices are on both sides.
+    """
+
+    def __init__(self, config: QueueConfig, now_s: float) -> None:
+        self._config = config
+        self._waiting_s = 0.0
+        self._last_s = now_s
+        self._drain = RateMeter(WINDOW_S, 0.0)
+        self._arrivals = {priority: RateMeter(WINDOW_S, now_s) for priority in Priority}
+        self._promised_s = dict.fromkeys(Priority, 0.0)
+
+    def advance(self, now_s: float, somebody_waits: bool) -> None:
+        """Call before each change of the queue."""
+        if somebody_waits:
+            self._waiting_s += max(0.0, now_s - self._last_s)
+        self._last_s = max(now_s, self._last_s)
+
+    def on_arrival(self, ticket: Ticket, now_s: float) -> None:
+        self._arrivals[ticket.priority].add(ticket.cost_ms, now_s)
+
+    def on_start(self, ticket: Ticket) -> None:
+        """A waiting request went to a backend."""
+        self._drain.add(ticket.cost_ms, self._waiting_s)
+
+    def drain_ms_per_s(self) -> float | None:
+        """Cost that leaves the queue per second while somebody waits; None if not yet known."""
+        if self._drain.seen_s(self._waiting_s) < LEARNT_AFTER_S:
+            return None
+        return self._drain.rate(self._waiting_s)
+
+    def wait_s(self, ticket: Ticket, lines: dict[Priority, ClassLine], now_s: float) -> float | None:
+        """Expected wait of `ticket` if it joined now; None if nothing is known yet.
+
+        Ahead of it: all of the more urgent classes, and of its own class what fair sharing serves before it. More
+        urgent requests that arrive meanwhile take their part of the rate.
+        """
+        rate = self._rate_for(ticket.priority, now_s)
+        if rate is None:
+            return None
+        ahead_ms = sum(line.cost_ms for priority, line in lines.items() if priority < ticket.priority)
+        own = lines[ticket.priority]
+        mine_ms = own.backlog_ms(ticket.tenant)
+        others = own.weight - (ticket.weight if mine_ms else 0.0)
+        fair_ms = mine_ms + (mine_ms + ticket.cost_ms) * others / ticket.weight
+        ahead_ms += min(own.cost_ms, fair_ms)
+        if ahead_ms <= 0:
+            return 0.0
+        return ahead_ms / rate if rate > 0 else float("inf")
+
+    def promise_s(self, ticket: Ticket, expected_s: float | None, now_s: float) -> float:
+        """Retry-After for a request that is refused now.
+
+        Each refusal promises the next free piece of time, so that those refused do not all return at once.
+        """
+        config = self._config
+        rate = self._rate_for(ticket.priority, now_s)
+        if rate is None or rate <= 0:
+            return config.min_retry_after_s if rate is None else config.max_retry_after_s
+        # Room for it is there once the line is short enough for its own patience.
+        patience_s = ticket.deadline_s - ticket.arrival_s
+        earliest_s = now_s + max(0.0, (expected_s or 0.0) - patience_s)
+        promised_s = max(earliest_s, self._promised_s[ticket.priority]) + ticket.cost_ms / rate
+        promised_s = min(promised_s, now_s + config.max_retry_after_s)
+        self._promised_s[ticket.priority] = promised_s
+        return max(config.min_retry_after_s, promised_s - now_s)
+
+    def retry_after_s(self, priority: Priority, now_s: float) -> float:
+        """What the next refused request of this class would be told, without promising it."""
+        wait_s = self._promised_s[priority] - now_s
+        return min(max(self._config.min_retry_after_s, wait_s), self._config.max_retry_after_s)
+
+    def _rate_for(self, priority: Priority, now_s: float) -> float | None:
+        total = self.drain_ms_per_s()
+        if total is None:
+            return None
+        taken = sum(meter.rate(now_s) for better, meter in self._arrivals.items() if better < priority)
+        return max(total - taken, total * self._config.aged_share)
