@@ -2,8 +2,8 @@
 
 `HotServer(handler, app, config)` (hot_server.py) calls `handler(incoming)` as a task once the body is there. The task is
 CANCELLED when the client goes away, so that `try/finally` in the handler is all the clean-up there is to write;
-`incoming.disconnected` tells that cancellation from a shutdown. A handler that returns without an answer, or raises, gives a 500
-(or a broken connection, if the head was already sent).
+`incoming.disconnected` tells that cancellation from a shutdown. A handler that returns without an answer, or raises, gives a
+500 (or a broken connection, if the head was already sent).
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Incoming(Protocol):
         """Body bytes. Waits while the client reads slower than we write; `chunk` must not be changed afterwards."""
         ...
 
-    def finish(self) -> None:
-        """The streamed answer is complete."""
+    def finish(self, last: Buffer = b"") -> None:
+        """The streamed answer is complete; `last` saves a system call where the last bytes are known to be the last."""
         ...
 
     def abort(self) -> None:

@@ -1,0 +1,52 @@
+"""One request on a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from foveal.gateway.request.view import Endpoint
+from foveal.gateway.wire.answer import Answer, AnswerSink
+from foveal.gateway.wire.head import RequestHead
+
+__all__ = ["HotRequest", "Request"]
+
+
+class Request(Answer):
+    """What was asked, and how to answer it."""
+
+    __slots__ = ("body", "body_s", "head", "head_s", "on_disconnect", "peer", "reserved")
+
+    def __init__(self, sink: AnswerSink, head: RequestHead, peer: str, head_s: float, keep_alive: bool) -> None:
+        super().__init__(sink, head.method, head.minor, keep_alive)
+        self.head = head
+        self.peer = peer
+        self.head_s = head_s
+        self.body_s = head_s
+        self.body = bytearray()
+        self.reserved = 0
+        """Bytes of the budget that this request holds."""
+        self.on_disconnect: Callable[[], object] | None = None
+
+    @property
+    def path(self) -> bytes:
+        return self.head.path
+
+    @property
+    def query(self) -> bytes:
+        return self.head.query
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        return self.head.headers
+
+
+class HotRequest(Request):
+    """Implements `Incoming`; see there."""
+
+    __slots__ = ("endpoint",)
+
+    def __init__(
+        self, sink: AnswerSink, head: RequestHead, peer: str, head_s: float, keep_alive: bool, endpoint: Endpoint
+    ) -> None:
+        super().__init__(sink, head, peer, head_s, keep_alive)
+        self.endpoint: Endpoint = endpoint
