@@ -105,7 +105,7 @@ class Answer:
             await waiter
 
     def finish(self, last: Buffer = b"") -> None:
-        if self.disconnected:
+        if self.disconnected or (self.finished and not last):
             return
         self._write(last, last=True)
         self.finished = True

@@ -149,7 +149,8 @@ class Connection(asyncio.BufferedProtocol):
             elif request.on_disconnect is not None and not request.finished:
                 # After the answer only book-keeping is left, which must not be cut short.
                 request.on_disconnect()
-        self._core.connection_closed()
+        if self._core.on_change is not None:
+            self._core.on_change()
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -374,7 +375,7 @@ class Connection(asyncio.BufferedProtocol):
         self._body_view = memoryview(b"")
         self._deadline.clear()
         self._state = _BUSY
-        request.body_s = time.monotonic()
+        request.body_done_s = time.monotonic()
         self._core.busy += 1
         task = self._task = self._loop.create_task(self._serve(request))
         if isinstance(request, HotRequest):
@@ -403,6 +404,8 @@ class Connection(asyncio.BufferedProtocol):
             core.busy -= 1
             self._task = None
             self._after(request)
+            if core.on_change is not None:
+                core.on_change()
 
     def _fail(self, request: Request) -> None:
         if request.finished or request.disconnected:

@@ -68,17 +68,14 @@ class ServerCore:
         self.draining = False
         self.busy = 0
         self.refusals: Counter[tuple[int, str]] = Counter()
-        self.on_closed: Callable[[], None] | None = None
+        self.on_change: Callable[[], None] | None = None
+        """Called when a request or a connection has ended; set while somebody waits for the last one."""
         self._on_refusal = on_refusal
 
     def refused(self, status: int, reason: str) -> None:
         self.refusals[status, reason] += 1
         if self._on_refusal is not None:
             self._on_refusal(status, reason)
-
-    def connection_closed(self) -> None:
-        if self.on_closed is not None:
-            self.on_closed()
 
     def prepare_socket(self, transport: asyncio.BaseTransport) -> None:
         """A client that vanished without a word is noticed within two minutes, also while its answer is being made."""
@@ -141,39 +138,48 @@ class HotServer:
         )
 
     def begin_drain(self, idle_grace_s: float = 1.0) -> None:
-        """No new connections; every answer is its connection's last; connections idle after the grace are closed.
+        """Every answer is its connection's last from now on, and connections idle after the grace are closed.
 
         The grace is for requests that are on their way while we decide: closing under them would be an error to their client.
+        The listener stays open, so that a load balancer can still be told; see `close_listener`.
         """
         core = self._started
         if core.draining:
             return
         core.draining = True
-        if self._server is not None:
-            self._server.close()
         for connection in core.connections:
             connection.announce_close()
         core.loop.call_later(idle_grace_s, self._close_idle)
 
+    def close_listener(self) -> None:
+        """No new connections. Those that are open live on. Idempotent."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
     async def wait_idle(self, timeout_s: float) -> bool:
-        """After `begin_drain`: True once every connection is closed, False if some are left after `timeout_s`."""
+        """True once no request is being read or served, False if some are left after `timeout_s`."""
         core = self._started
-        done = asyncio.Event()
-        core.on_closed = lambda: None if core.connections else done.set()
-        if not core.connections:
-            return True
+        idle = asyncio.Event()
+
+        def look() -> None:
+            if not core.busy and all(connection.is_idle for connection in core.connections):
+                idle.set()
+
+        core.on_change = look
+        look()
         try:
             async with asyncio.timeout(timeout_s):
-                await done.wait()
+                await idle.wait()
         except TimeoutError:
             return False
+        finally:
+            core.on_change = None
         return True
 
     async def close(self) -> None:
         """Now: handlers are cancelled, connections broken. Idempotent."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self.close_listener()
         if self._core is not None:
             self._core.draining = True
             for connection in list(self._core.connections):

@@ -54,12 +54,12 @@ class Incoming(Protocol):
         ...
 
     @property
-    def head_s(self) -> float:
+    def received_s(self) -> float:
         """When the head was complete, time.monotonic()."""
         ...
 
     @property
-    def body_s(self) -> float:
+    def body_done_s(self) -> float:
         """When the body was complete, time.monotonic()."""
         ...
 
@@ -86,7 +86,7 @@ class Incoming(Protocol):
         ...
 
     def finish(self, last: Buffer = b"") -> None:
-        """The streamed answer is complete; `last` saves a system call where the last bytes are known to be the last."""
+        """The streamed answer is complete. Idempotent. `last` saves a system call where the last bytes are known to be the last."""
         ...
 
     def abort(self) -> None:

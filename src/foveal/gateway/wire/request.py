@@ -14,14 +14,14 @@ __all__ = ["HotRequest", "Request"]
 class Request(Answer):
     """What was asked, and how to answer it."""
 
-    __slots__ = ("body", "body_s", "head", "head_s", "on_disconnect", "peer", "reserved")
+    __slots__ = ("body", "body_done_s", "head", "received_s", "on_disconnect", "peer", "reserved")
 
-    def __init__(self, sink: AnswerSink, head: RequestHead, peer: str, head_s: float, keep_alive: bool) -> None:
+    def __init__(self, sink: AnswerSink, head: RequestHead, peer: str, received_s: float, keep_alive: bool) -> None:
         super().__init__(sink, head.method, head.minor, keep_alive)
         self.head = head
         self.peer = peer
-        self.head_s = head_s
-        self.body_s = head_s
+        self.received_s = received_s
+        self.body_done_s = received_s
         self.body = bytearray()
         self.reserved = 0
         """Bytes of the budget that this request holds."""
@@ -46,7 +46,7 @@ class HotRequest(Request):
     __slots__ = ("endpoint",)
 
     def __init__(
-        self, sink: AnswerSink, head: RequestHead, peer: str, head_s: float, keep_alive: bool, endpoint: Endpoint
+        self, sink: AnswerSink, head: RequestHead, peer: str, received_s: float, keep_alive: bool, endpoint: Endpoint
     ) -> None:
-        super().__init__(sink, head, peer, head_s, keep_alive)
+        super().__init__(sink, head, peer, received_s, keep_alive)
         self.endpoint: Endpoint = endpoint

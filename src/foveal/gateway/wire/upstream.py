@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from foveal.core.errors import FovealError
 from foveal.gateway.backends.backend import BackendSpec
 
-__all__ = ["UpstreamClient", "UpstreamError", "UpstreamHead", "UpstreamResponse", "UpstreamTimeouts"]
+__all__ = ["Stage", "UpstreamClient", "UpstreamError", "UpstreamHead", "UpstreamResponse", "UpstreamTimeouts"]
 
 Buffer = bytes | bytearray | memoryview
+Stage = Literal["connect", "send", "first_byte", "body", "protocol"]
 
 
 class UpstreamError(FovealError):
     """The backend could not be reached, broke off or answered nonsense. `stage` says how far the request came."""
 
-    def __init__(self, message: str, stage: str) -> None:
+    def __init__(self, message: str, stage: Stage, timed_out: bool = False) -> None:
         super().__init__(message)
-        self.stage = stage
-        """connect | send | first_byte | body | protocol."""
+        self.stage: Stage = stage
+        self.timed_out = timed_out
+        """A time-out, rather than a broken connection: 504 instead of 502."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,21 @@ class UpstreamTimeouts:
 class UpstreamHead:
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
-    """Names in lower case."""
+    """Names in lower case. Framing fields (content-length, transfer-encoding, connection, keep-alive) are left out."""
 
 
 class UpstreamResponse(Protocol):
-    head: UpstreamHead
+    @property
+    def head(self) -> UpstreamHead: ...
+
+    @property
+    def complete(self) -> bool:
+        """The last body byte has arrived."""
+        ...
+
+    def take(self) -> bytes:
+        """The body bytes that are here now; b"" if none. With `complete`, a small answer needs no waiting at all."""
+        ...
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Body bytes as they arrive. Raises UpstreamError (stage body) if the backend breaks off or falls silent."""
@@ -65,8 +77,9 @@ class UpstreamClient(Protocol):
         timeouts: UpstreamTimeouts,
     ) -> UpstreamResponse:
         """Returns once the answer's head AND its first body byte (or its end) are there. The parts of `body` are sent
-        one after the other, uncopied. Raises UpstreamError; before the first byte nothing was shown to the client, so the
-        caller may retry elsewhere."""
+        one after the other, uncopied: they must not change before the answer is there. `host` and `content-length` are added,
+        everything else (authorization, content-type) is the caller's. Raises UpstreamError; before the first byte nothing
+        was shown to the client, so the caller may retry elsewhere. Cancelling it breaks the connection."""
         ...
 
     async def aclose(self) -> None: ...
