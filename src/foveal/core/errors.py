@@ -27,6 +27,7 @@ FovealError
     |-- UnauthorizedError       401
     |-- ModelNotFoundError      404
     |-- PayloadTooLargeError    413  body or pixels over the limit
+    |-- RateLimitedError        429  the tenant's own limit, with Retry-After
     |-- RequestTimeoutError     504
     |-- OverloadedError         503  with Retry-After
     |   `-- BackendUnavailableError 503  no backend of the model can be reached
@@ -62,6 +63,7 @@ __all__ = [
     "PassportSchemaError",
     "PayloadTooLargeError",
     "PromptTooLongError",
+    "RateLimitedError",
     "RequestError",
     "RequestTimeoutError",
     "StorageError",
@@ -207,6 +209,19 @@ class PayloadTooLargeError(RequestError):
     status = 413
     code = "payload_too_large"
     type = "invalid_request_error"
+
+
+class RateLimitedError(RequestError):
+    """`limit` names what was used up: requests, tokens, vision, concurrency, daily_tokens or daily_requests."""
+
+    status = 429
+    code = "rate_limited"
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, *, limit: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.retry_after_s = retry_after_s
 
 
 class RequestTimeoutError(RequestError):

@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from foveal.gateway.backends.backend import BackendSpec
 from foveal.gateway.config.fields import KEY, SECRET, SHORTHAND, Count, Milliseconds, PositiveCount, Range, Seconds
 from foveal.gateway.config.traffic import TimeoutConfig
+from foveal.gateway.routing.config import RoutingConfig
 
 __all__ = [
     "BackendConfig",
     "ModelConfig",
     "PricingConfig",
-    "RoutingConfig",
-    "RoutingName",
     "SlaConfig",
     "SmartRule",
     "VersionConfig",
 ]
-
-RoutingName = Literal["round_robin", "least_loaded", "affinity", "length"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +35,8 @@ class BackendConfig:
     """The model's name on the backend, where it differs from the one clients use."""
     max_in_flight: PositiveCount = 32
     """Requests beyond it wait in the gateway, where priorities and fairness hold."""
+    urgent_slots: Count = 0
+    """P0 may go this far above `max_in_flight`: for a backend that batches and has room in its batch."""
     api_key: Annotated[str | None, SECRET] = field(default=None, repr=False)
     """Sent to the backend as a bearer token; write it as ${NAME}."""
 
@@ -53,18 +52,6 @@ class VersionConfig:
     """Share of the model's traffic relative to its other versions; 0 keeps a version warm."""
     backends: tuple[BackendConfig, ...] = ()
     """Replicas of this version."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutingConfig:
-    policy: Annotated[RoutingName, SHORTHAND] = "affinity"
-    """How one of a version's replicas is chosen."""
-    affinity_key: Literal["auto", "image", "prefix", "session"] = "auto"
-    """What is kept together; auto takes the session, else the first image, else the prompt's prefix."""
-    load_bound: Annotated[float, Range(1.0)] = 1.25
-    """A replica may carry this many times the mean load before affinity gives way."""
-    length_edges_tokens: tuple[PositiveCount, ...] = (2048,)
-    """Policy `length`: prompts between two edges share replicas, so that short ones do not wait behind long ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +114,7 @@ class ModelConfig:
     """A model that answers when this one is down or its queue is past its deadline; marked in the response header."""
     smart: tuple[SmartRule, ...] = ()
     """Simple requests go to a smaller model."""
-    routing: RoutingConfig = RoutingConfig()
+    routing: RoutingConfig = field(default_factory=RoutingConfig)
     pricing: PricingConfig = PricingConfig()
     sla: SlaConfig = SlaConfig()
     timeouts: TimeoutConfig | None = None
@@ -147,6 +134,7 @@ class ModelConfig:
                 version=version.version,
                 served_name=backend.served_name,
                 max_in_flight=backend.max_in_flight,
+                urgent_slots=backend.urgent_slots,
                 api_key=backend.api_key,
             )
             for version in self.all_versions
