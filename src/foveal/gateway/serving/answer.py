@@ -67,8 +67,7 @@ def check_first(first: bytes) -> None:
 async def read_whole(response: UpstreamResponse) -> bytes:
     """The complete body. Raises UpstreamError if it breaks off or is larger than an answer can be."""
     if response.complete:
-        parts = response.take()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return response.take()
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.chunks():

@@ -40,8 +40,7 @@ async def _checked(response: UpstreamResponse, backend: BackendSpec, wants_strea
         # The client's key was right: it is ours that the backend refuses.
         raise UpstreamError(f"backend {backend.id} refuses the gateway's API key", "protocol")
     if is_event_stream(head):
-        parts = response.take()
-        first = parts[0] if len(parts) == 1 else b"".join(parts)
+        first = response.take()
         check_first(first)
         return Answer(backend, head, response, None, first)
     body = await read_whole(response)
