@@ -21,14 +21,21 @@ JUDGE_EVERY = 16
 
 
 class ModelGroup:
-    """Slots are reserved over the group, not in each backend: pooled, few of them serve P0 as well as many apart."""
+    """Slots are reserved over the group, not in each backend: pooled, few of them serve P0 as well as many apart.
+
+    Every request asks this, so what changes seldom (who is well, how many slots) is looked at only after an event
+    (`touch`) or when the earliest change by time is due.
+    """
 
     def __init__(self, headroom: HeadroomConfig, now_s: float) -> None:
         self.members: list[Member] = []
         self.headroom = Headroom(headroom, now_s)
         self._weights: Mapping[str, float] = {}
+        self._routable: list[Member] = []
+        self._num_slots = 0
+        self._valid_until_s = float("-inf")
         self._reserved = 0
-        self._reserved_for: tuple[int, float] = (-1, now_s)
+        self._reserved_until_s = float("-inf")
         self._unjudged = 0
 
     def add(self, member: Member) -> None:
@@ -37,46 +44,61 @@ class ModelGroup:
 
     def remove(self, member: Member) -> None:
         self.members.remove(member)
+        self.touch()
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         self._weights = dict(weights)
         self._apply_weights()
 
+    def touch(self) -> None:
+        """Something happened to a member's health or settings."""
+        self._valid_until_s = float("-inf")
+
+    def is_available(self, now_s: float) -> bool:
+        """True if a backend takes requests, be it full or not."""
+        return bool(self._fresh(now_s))
+
     def loads(self, now_s: float) -> list[BackendLoad]:
-        return [member.load(now_s) for member in self.members]
+        self._fresh(now_s)
+        return [member.load() for member in self.members]
 
     def candidates(self, priority: Priority, now_s: float, excluded: frozenset[str]) -> tuple[BackendLoad, ...]:
         """Backends with a slot for a request of this class, reservations kept."""
-        loads = self._routable(now_s)
-        if priority != Priority.P0 and self._num_free(loads) <= self._reserved_of(loads, now_s):
+        routable = self._fresh(now_s)
+        if priority is Priority.P0:
+            loads = [member.load() for member in routable if member.in_flight < member.urgent_slots]
+            if len(loads) > 1:
+                # A request that cannot wait does not try out a backend that has just failed.
+                loads = [load for load in loads if load.share > 0] or loads
+        elif self._num_free(routable) <= self._reserved_now(now_s):
             return ()
-        with_room = tuple(load for load in loads if load.free(priority) > 0)
-        if priority == Priority.P0 and len(with_room) > 1:
-            # A request that cannot wait does not try out a backend that has just failed.
-            with_room = tuple(load for load in with_room if load.share > 0) or with_room
-        if not excluded:
-            return with_room
-        return tuple(load for load in with_room if load.spec.id not in excluded) or with_room
+        else:
+            loads = [member.load() for member in routable if member.in_flight < member.slots]
+        if excluded:
+            loads = [load for load in loads if load.spec.id not in excluded] or loads
+        return tuple(loads)
 
     def worst_admissible(self, now_s: float) -> Priority | None:
-        loads = self._routable(now_s)
-        free = self._num_free(loads)
+        routable = self._fresh(now_s)
+        free = self._num_free(routable)
         if free == 0:
             return None
-        if free > self._reserved_of(loads, now_s) and any(load.free(Priority.P2) for load in loads):
-            return Priority.P2
+        if free > self._reserved_now(now_s):
+            for member in routable:
+                if member.in_flight < member.slots:
+                    return Priority.P2
         return Priority.P0
 
     def reserved(self, now_s: float) -> int:
-        return self._reserved_of(self._routable(now_s), now_s)
+        self._fresh(now_s)
+        return self._reserved_now(now_s)
 
     def expected_urgent_miss(self, now_s: float) -> float:
-        loads = self._routable(now_s)
-        total = sum(load.urgent_slots for load in loads)
-        beyond = total - sum(load.slots for load in loads)
-        return self.headroom.expected_miss(total, max(beyond, self._reserved_of(loads, now_s)), now_s)
+        beyond = self._num_slots - sum(member.slots for member in self._fresh(now_s))
+        return self.headroom.expected_miss(self._num_slots, max(beyond, self._reserved_now(now_s)), now_s)
 
     def next_change_s(self, now_s: float) -> float | None:
+        """When somebody who is out may come back by time alone."""
         times = (member.health.next_change_s(now_s) for member in self.members)
         return min((time_s for time_s in times if time_s is not None), default=None)
 
@@ -86,32 +108,43 @@ class ModelGroup:
         if config is None or self._unjudged < JUDGE_EVERY:
             return
         self._unjudged = 0
-        out = [member for member in self.members if member.health.is_out_for_slowness(now_s)]
-        peers = {load.spec.id: member for member in self.members if (load := member.load(now_s)).state.takes_requests}
-        worst = slowest_outlier({name: member.health.slowness for name, member in peers.items()}, len(out), config)
+        num_out = sum(member.health.is_out_for_slowness(now_s) for member in self.members)
+        peers = {member.spec.id: member for member in self._fresh(now_s)}
+        worst = slowest_outlier({name: member.health.slowness for name, member in peers.items()}, num_out, config)
         for name, member in peers.items():
             if name == worst:
                 member.health.eject_slow(now_s)
+                self.touch()
             elif member.health.slowness.num_requests >= config.min_requests:
                 member.health.praise()
 
-    def _routable(self, now_s: float) -> list[BackendLoad]:
-        """Loads of those that take requests and whose version gets traffic."""
-        loads = [member.load(now_s) for member in self.members if member.version_weight > 0]
-        return [load for load in loads if load.state.takes_requests]
+    def _fresh(self, now_s: float) -> list[Member]:
+        """Those that take requests and whose version gets traffic."""
+        if now_s >= self._valid_until_s:
+            self._valid_until_s = min((member.refresh(now_s) for member in self.members), default=float("inf"))
+            self._routable = [
+                member for member in self.members if member.state.takes_requests and member.version_weight > 0
+            ]
+            self._num_slots = sum(member.urgent_slots for member in self._routable)
+            self._reserved_until_s = float("-inf")
+        return self._routable
 
     @staticmethod
-    def _num_free(loads: list[BackendLoad]) -> int:
-        return sum(load.free(Priority.P0) for load in loads)
+    def _num_free(routable: list[Member]) -> int:
+        """Slots that P0 may choose from."""
+        free = 0
+        for member in routable:
+            if member.in_flight < member.urgent_slots:
+                free += member.urgent_slots - member.in_flight
+        return free
 
-    def _reserved_of(self, loads: list[BackendLoad], now_s: float) -> int:
-        total = sum(load.urgent_slots for load in loads)
-        known_total, since_s = self._reserved_for
-        if total != known_total or now_s - since_s >= RESERVE_FOR_S:
-            self._reserved = self.headroom.slots(total, now_s)
-            self._reserved_for = (total, now_s)
+    def _reserved_now(self, now_s: float) -> int:
+        if now_s >= self._reserved_until_s:
+            self._reserved = self.headroom.slots(self._num_slots, now_s)
+            self._reserved_until_s = now_s + RESERVE_FOR_S
         return self._reserved
 
     def _apply_weights(self) -> None:
         for member in self.members:
             member.version_weight = self._weights.get(member.spec.version, 0.0) if self._weights else 1.0
+        self.touch()

@@ -62,11 +62,12 @@ class BackendPool:
         for backend_id, member in list(self._members.items()):
             kept = wanted.get(backend_id)
             if kept is None or (kept.url, kept.model) != (member.spec.url, member.spec.model):
-                self._leave(member)
+                self._leave(member, now_s)
         for spec in wanted.values():
             known = self._members.get(spec.id)
             if known is not None:
-                known.respecify(spec)
+                known.spec = spec
+                self._groups[spec.model].touch()
                 continue
             group = self._groups.get(spec.model)
             if group is None:
@@ -98,7 +99,7 @@ class BackendPool:
     def is_available(self, model: str, now_s: float) -> bool:
         """True if a backend of the model takes requests, be it full or not."""
         group = self._groups.get(model)
-        return group is not None and any(load.state.takes_requests for load in group.loads(now_s))
+        return group is not None and group.is_available(now_s)
 
     def worst_admissible(self, model: str, now_s: float) -> Priority | None:
         """The least urgent class that may start now; all more urgent ones may, too. None if nobody may."""
@@ -122,8 +123,10 @@ class BackendPool:
         """Called by the lease."""
         member = lease.member
         member.give_back(lease.cost_ms)
-        member.health.record(outcome, now_s)
+        changed = member.health.record(outcome, now_s)
         group = self._groups.get(member.spec.model)
+        if changed and group is not None:
+            group.touch()
         if member.leaving or group is None:
             self._leaving = [left for left in self._leaving if left.in_flight]
         elif outcome is Outcome.SUCCESS:
@@ -144,6 +147,7 @@ class BackendPool:
         member = self._members.get(spec.id)
         if member is not None and member.spec.url == spec.url:
             member.health.probed(ok, now_s)
+            self._groups[spec.model].touch()
             self._changed(spec.model)
 
     def next_change_s(self, model: str, now_s: float) -> float | None:
@@ -153,7 +157,7 @@ class BackendPool:
 
     def loads(self, now_s: float, model: str | None = None) -> tuple[BackendLoad, ...]:
         """A snapshot of all backends (of one model), those leaving included."""
-        leaving = tuple(member.load(now_s) for member in self._leaving if model in (None, member.spec.model))
+        leaving = tuple(member.load() for member in self._leaving if model in (None, member.spec.model))
         groups = self._groups.values() if model is None else [self._groups[model]] if model in self._groups else []
         return tuple(load for group in groups for load in group.loads(now_s)) + leaving
 
@@ -177,8 +181,9 @@ class BackendPool:
         if self.on_change is not None:
             self.on_change(model)
 
-    def _leave(self, member: Member) -> None:
+    def _leave(self, member: Member, now_s: float) -> None:
         member.leaving = True
+        member.refresh(now_s)
         del self._members[member.spec.id]
         self._groups[member.spec.model].remove(member)
         if member.in_flight:

@@ -51,6 +51,8 @@ class FairQueue:
 
     def waits_before(self, priority: Priority) -> bool:
         """True if somebody of this class or a more urgent one waits: a newcomer must not pass them."""
+        if not self._tickets:
+            return False
         return any(len(line) for better, line in self._lines.items() if better <= priority)
 
     def push(self, ticket: Ticket, now_s: float) -> list[Shed]:

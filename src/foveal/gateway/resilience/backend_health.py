@@ -12,6 +12,10 @@ __all__ = ["BackendHealth"]
 
 MAX_SLOW_EJECTIONS = 8
 """Slow ejections in a row after which the time does not grow further."""
+SHARE_STEPS = 50
+"""The share of a backend that returns grows in so many steps."""
+FOREVER = float("inf")
+FOREVER_AGO = float("-inf")
 
 
 class BackendHealth:
@@ -24,28 +28,34 @@ class BackendHealth:
         self._down = False
         self._probes_failed = 0
         self._probes_ok = 0
-        self._out_until_s = float("-inf")
+        self._out_until_s = FOREVER_AGO
         self._slow_ejections = 0
         self._return_s: float | None = None
         self.slowness = Slowness()
 
-    def state(self, now_s: float) -> tuple[BackendState, float]:
-        """(state, share of its slots). A share of 0 in state RETURNING means one request at a time."""
+    def view(self, now_s: float) -> tuple[BackendState, float, float]:
+        """(state, share of its slots, until when both hold if nothing happens). A share of 0 in state RETURNING means
+        one request at a time."""
         if not self._seen:
-            return BackendState.STARTING, 0.0
+            return BackendState.STARTING, 0.0, FOREVER
         breaker = self._breaker.state(now_s)
         if self._down or breaker is BreakerState.OPEN or now_s < self._out_until_s:
-            return BackendState.EJECTED, 0.0
+            change_s = self.next_change_s(now_s)
+            return BackendState.EJECTED, 0.0, FOREVER if change_s is None else change_s
         if breaker is BreakerState.HALF_OPEN:
-            return BackendState.RETURNING, 0.0
+            return BackendState.RETURNING, 0.0, FOREVER
         return self._share(now_s)
 
-    def record(self, outcome: Outcome, now_s: float) -> None:
-        """A request to it ended."""
+    def record(self, outcome: Outcome, now_s: float) -> bool:
+        """A request to it ended. Returns False if its state is surely the same as before."""
+        if self._breaker.is_calm(outcome):
+            self._breaker.record(outcome, now_s)
+            return False
         before = self._breaker.state(now_s)
         self._breaker.record(outcome, now_s)
         if before is BreakerState.HALF_OPEN and self._breaker.state(now_s) is BreakerState.CLOSED:
             self._return_s = now_s
+        return True
 
     def probed(self, ok: bool, now_s: float) -> None:
         """An active check ended."""
@@ -79,19 +89,17 @@ class BackendHealth:
         return now_s < self._out_until_s
 
     def next_change_s(self, now_s: float) -> float | None:
-        """When its state changes by time alone to one that takes requests; None if it does not."""
-        times = [self._out_until_s] if now_s < self._out_until_s else []
+        """When it takes requests again by time alone; None if it does already, or if time alone does not help."""
+        if self._down or not self._seen:
+            return None
         half_open_s = self._breaker.half_open_at_s()
-        if half_open_s is not None and now_s < half_open_s:
-            times.append(half_open_s)
-        return max(times, default=None)
+        until_s = max(self._out_until_s, FOREVER_AGO if half_open_s is None else half_open_s)
+        return until_s if until_s > now_s else None
 
-    def _share(self, now_s: float) -> tuple[BackendState, float]:
-        if self._return_s is None:
-            return BackendState.UP, 1.0
+    def _share(self, now_s: float) -> tuple[BackendState, float, float]:
         config = self._config
-        elapsed_s = max(0.0, now_s - self._return_s)
+        elapsed_s = FOREVER if self._return_s is None else max(0.0, now_s - self._return_s)
         if elapsed_s >= config.slow_start_s:
-            return BackendState.UP, 1.0
+            return BackendState.UP, 1.0, FOREVER
         share = config.first_share + (1.0 - config.first_share) * elapsed_s / config.slow_start_s
-        return BackendState.RETURNING, share
+        return BackendState.RETURNING, share, now_s + config.slow_start_s / SHARE_STEPS

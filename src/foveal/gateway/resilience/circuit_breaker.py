@@ -44,6 +44,10 @@ class CircuitBreaker:
         """When it lets a request through again; None if closed."""
         return None if self._opened_s is None else self._opened_s + self.open_for_s
 
+    def is_calm(self, outcome: Outcome) -> bool:
+        """True if this outcome cannot change the state."""
+        return self._opened_s is None and not outcome.is_failure
+
     def record(self, outcome: Outcome, now_s: float) -> None:
         """A request ended. Neutral outcomes change nothing."""
         if outcome.is_success:
@@ -59,16 +63,13 @@ class CircuitBreaker:
             self._tried_ok = 0
 
     def _success(self, now_s: float) -> None:
-        state = self.state(now_s)
-        if state is BreakerState.OPEN:
-            return  # a request from before the failures
-        self._in_a_row = 0
-        if state is BreakerState.HALF_OPEN:
+        if self._opened_s is None:
+            self._in_a_row = 0
+            self._remember(False)
+        elif self.state(now_s) is BreakerState.HALF_OPEN:  # else it is a request from before the failures
             self._tried_ok += 1
             if self._tried_ok >= self._config.successes_to_close:
                 self._close()
-            return
-        self._remember(False)
 
     def _failure(self, outcome: Outcome, now_s: float) -> None:
         state = self.state(now_s)

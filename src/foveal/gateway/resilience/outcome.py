@@ -27,22 +27,16 @@ class Outcome(enum.Enum):
     """429 or 503: well, but full."""
 
     @property
-    def is_failure(self) -> bool:
-        """True if it speaks against the backend."""
-        return self in _FAILURES
-
-    @property
     def is_success(self) -> bool:
         """True if it speaks for the backend."""
-        return self in _SUCCESSES
+        return self is Outcome.SUCCESS or self is Outcome.CLIENT_ERROR
+
+    @property
+    def is_failure(self) -> bool:
+        """True if it speaks against the backend."""
+        return not self.is_success and self is not Outcome.CLIENT_GONE and self is not Outcome.OVERLOADED
 
     @property
     def may_retry(self) -> bool:
         """True if another backend may do better, provided that the client saw no byte yet."""
-        return self in _FAILURES or self is Outcome.OVERLOADED
-
-
-_FAILURES = frozenset(
-    {Outcome.CONNECT_FAILED, Outcome.TIMED_OUT, Outcome.BROKEN, Outcome.BAD_ANSWER, Outcome.SERVER_ERROR}
-)
-_SUCCESSES = frozenset({Outcome.SUCCESS, Outcome.CLIENT_ERROR})
+        return self.is_failure or self is Outcome.OVERLOADED

@@ -13,6 +13,9 @@ from foveal.gateway.routing.rendezvous import key_of, rank
 
 __all__ = ["Affinity"]
 
+ALWAYS_FREE = 2
+"""Requests in flight with which no backend is too loaded: with few requests the mean says little."""
+
 
 class Affinity:
     """Rendezvous hashing with bounded load: home first, but nobody gets far more than the mean.
@@ -32,15 +35,21 @@ class Affinity:
         key = self._key(request)
         if key is None or len(backends) < 2:
             return self._without_key.choose(request, price, backends)
-        slots = sum(load.spec.max_in_flight for load in backends)
-        mean_ms = (sum(load.outstanding_ms for load in backends) + price.cost_ms) / slots
-        # One request more than the mean is always allowed: else nothing could start on idle backends.
-        bound_ms = self._load_factor * mean_ms
-        ranked = sorted(backends, key=lambda load: rank(key, load.spec.id), reverse=True)
-        for load in ranked:
-            if load_of(load) <= bound_ms:
-                return load
-        return min(ranked, key=load_of)
+        slots = 0
+        outstanding_ms = price.cost_ms
+        for load in backends:
+            slots += load.spec.max_in_flight
+            outstanding_ms += load.outstanding_ms
+        bound_ms = self._load_factor * outstanding_ms / slots
+        home: BackendLoad | None = None
+        home_rank = -1
+        for load in backends:
+            # Below the mean there is always one, so a home is always found; idle backends are all below it.
+            if load.in_flight <= ALWAYS_FREE or load_of(load) <= bound_ms:
+                rank_here = rank(key, load.spec.id)
+                if rank_here > home_rank:
+                    home, home_rank = load, rank_here
+        return home or min(backends, key=load_of)
 
     def _key(self, request: RequestView) -> int | None:
         for name in self._keys:

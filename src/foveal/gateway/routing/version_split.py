@@ -30,18 +30,20 @@ class VersionSplit:
         self.needs_digests = inner.needs_digests
 
     def choose(self, request: RequestView, price: Price, backends: Sequence[BackendLoad]) -> BackendLoad | None:
-        weights: dict[str, float] = {}
+        if not backends:
+            return None
+        first = backends[0]
         for load in backends:
-            if load.version_weight > 0:
-                weights[load.spec.version] = load.version_weight
+            if load.spec.version != first.spec.version:
+                return self._split(request, price, backends)
+        return self._inner.choose(request, price, backends) if first.version_weight > 0 else None
+
+    def _split(self, request: RequestView, price: Price, backends: Sequence[BackendLoad]) -> BackendLoad | None:
+        weights = {load.spec.version: load.version_weight for load in backends if load.version_weight > 0}
         if not weights:
             return None
-        if len(weights) == 1:
-            version = next(iter(weights))
-        elif request.session_id:
-            version = _of_session(request.session_id, weights)
-        else:
-            version = self._deal(request.model, weights)
+        session_id = request.session_id
+        version = _of_session(session_id, weights) if session_id else self._deal(request.model, weights)
         chosen = [load for load in backends if load.spec.version == version]
         return self._inner.choose(request, price, chosen)
 
