@@ -91,12 +91,15 @@ class RetryConfig:
     """Retries allowed whatever the number of requests."""
     budget_burst: float = 32.0
     """Retries that may be saved up: one backend's death fails all it had in flight at once."""
+    backoff_s: float = 0.05
+    """Wait before the second attempt at the same backend, where there is no other; doubles with each further one."""
+    max_backoff_s: float = 1.0
 
     def __post_init__(self) -> None:
         """Raises ValueError."""
         if self.max_attempts < 1:
             raise ValueError(f"retry.max_attempts is {self.max_attempts}; it must be at least 1 (the first attempt)")
-        for name in ("budget_fraction", "budget_min_per_s", "budget_burst"):
+        for name in ("budget_fraction", "budget_min_per_s", "budget_burst", "backoff_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"retry.{name} is {getattr(self, name)}; it must be at least 0")
 
