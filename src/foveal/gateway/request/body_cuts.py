@@ -1,0 +1,143 @@
+"""The small rest of a body once its long strings are cut out, and where everything stands in the body.
+
+A JSON string that starts with `data:` is found by its first six bytes, quote included. In valid JSON such a quote, if no
+backslash escapes it, always opens a string: after a closing quote only `,`, `:`, `]`, `}` and space may follow. Its end is
+the next quote that is not escaped. So 4 MB of base64 cost one memchr, and what remains is parsed properly.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import msgspec
+
+from foveal.core.errors import InvalidRequestError
+
+__all__ = ["BodyCuts", "Span", "cut_data_urls", "cut_urls", "string_end"]
+
+Body = bytes | bytearray
+Span = tuple[int, int]
+"""[start, end) of a string's text in the body, without the quotes."""
+
+_DATA = b'"data:'
+_QUOTE = b'"'
+_BACKSLASH = 0x5C
+# A client cannot guess it, so no text of its own is taken for a stand-in.
+_MARK = f"~{secrets.token_hex(8)}."
+_URL_START = re.compile(rb'"(?=\\|data:|https?:)', re.IGNORECASE)
+
+
+class BodyCuts:
+    """`text` is the body with each of `spans` replaced by a stand-in that `index` recognises."""
+
+    __slots__ = ("_edges", "_shifts", "body", "spans", "text")
+
+    def __init__(self, body: Body, spans: Sequence[Span]) -> None:
+        """`spans` in order, none inside another."""
+        self.body = body
+        self.spans = spans
+        self._edges: list[int] = []
+        self._shifts: list[int] = []
+        if not spans:
+            self.text: Body = body
+            return
+        parts: list[Body] = []
+        done = length = 0
+        for number, (start, end) in enumerate(spans):
+            mark = b"%s%d" % (_MARK_BYTES, number)
+            parts.append(body[done:start])
+            parts.append(mark)
+            length += start - done + len(mark)
+            self._edges.append(length)
+            self._shifts.append(end - length)
+            done = end
+        parts.append(body[done:])
+        self.text = b"".join(parts)
+
+    def index(self, value: str) -> int:
+        """Which of `spans` a decoded string stands for; -1 if it is an ordinary string."""
+        return int(value[len(_MARK) :]) if value.startswith(_MARK) else -1
+
+    def resolve(self, value: str) -> str:
+        """A decoded string of `text` -> the string that the body has there."""
+        index = self.index(value)
+        if index < 0:
+            return value
+        start, end = self.spans[index]
+        try:
+            return msgspec.json.decode(b'"%b"' % bytes(self.body[start:end]), type=str)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise InvalidRequestError(f"the request body is not valid JSON: {error}") from error
+
+    def starts_with_data(self, index: int) -> bool:
+        """True for a data URL, in any notation."""
+        start, end = self.spans[index]
+        if self.body.startswith(b"data:", start):
+            return True
+        # Six bytes per character at most, written as escapes. Cut where no escape can be broken: all of a short string.
+        text = bytes(self.body[start : min(end, start + 64)])
+        while text:
+            try:
+                return msgspec.json.decode(b'"%b"' % text, type=str)[:5].lower() == "data:"
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                text = text[:-1]
+        return False
+
+    def body_position(self, position: int) -> int:
+        """A position in `text`, outside of the stand-ins -> the position in the body."""
+        passed = bisect_right(self._edges, position)
+        return position + self._shifts[passed - 1] if passed else position
+
+
+_MARK_BYTES = _MARK.encode()
+
+
+def cut_data_urls(body: Body) -> BodyCuts:
+    """Cuts out every string that starts with `data:`, written plainly."""
+    spans: list[Span] = []
+    at = body.find(_DATA)
+    while at >= 0:
+        end = at + 1
+        if not _is_escaped(body, at):
+            end = string_end(body, at + 1)
+            if end < 0:  # not JSON; the parser will say so
+                break
+            spans.append((at + 1, end))
+        at = body.find(_DATA, end)
+    return BodyCuts(body, spans)
+
+
+def cut_urls(cuts: BodyCuts) -> BodyCuts:
+    """Cuts out also every string that may be a URL in any notation: `HTTPS:`, `\\u0064ata:`, `http:\\/\\/`."""
+    text = cuts.text
+    more: list[Span] = []
+    past = 0
+    for match in _URL_START.finditer(text):
+        at = match.start()
+        if at < past or _is_escaped(text, at):
+            continue
+        end = string_end(text, at + 1)
+        if end < 0:
+            break
+        more.append((cuts.body_position(at + 1), cuts.body_position(end)))
+        past = end
+    return BodyCuts(cuts.body, sorted([*cuts.spans, *more]))
+
+
+def string_end(body: Body, start: int) -> int:
+    """Position of the quote that closes the string whose text starts at `start`; -1 if there is none."""
+    end = body.find(_QUOTE, start)
+    while end > start and _is_escaped(body, end, start):
+        end = body.find(_QUOTE, end + 1)
+    return end
+
+
+def _is_escaped(body: Body, at: int, low: int = 0) -> bool:
+    """True if an odd number of backslashes stands before `at`."""
+    first = at
+    while first > low and body[first - 1] == _BACKSLASH:
+        first -= 1
+    return bool((at - first) & 1)

@@ -1,0 +1,19 @@
+"""What a request may hold at most. Checked on headers, before a backend sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["RequestLimits"]
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestLimits:
+    max_images: int = 64
+    """Per request."""
+    max_image_bytes: int = 32 * MIB
+    """Of one encoded image."""
+    max_image_pixels: int = 100_000_000
+    """Width times height of one image: a small file may unpack to a huge picture."""
