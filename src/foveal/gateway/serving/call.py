@@ -38,3 +38,5 @@ class Call:
     splices: tuple[Splice, ...] = ()
     """All but the model's name."""
     traceparent: bytes | None = None
+    waited_s: float = 0.0
+    """Time spent in queues so far."""

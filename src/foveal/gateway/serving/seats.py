@@ -55,7 +55,8 @@ class Seats:
         backend takes requests).
         """
         ticket = _ticket(call, until_s, excluded)
-        submitted = self._dispatcher.submit(ticket, call.view, call.price, self._clock.now_s())
+        began_s = self._clock.now_s()
+        submitted = self._dispatcher.submit(ticket, call.view, call.price, began_s)
         if submitted.grant is not None:
             return submitted.grant.lease
         seat: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
@@ -67,6 +68,8 @@ class Seats:
         except BaseException:
             self._forget(ticket, seat)
             raise
+        finally:
+            call.waited_s += self._clock.now_s() - began_s
 
     def take_another(self, call: Call, excluded: frozenset[str]) -> Lease | None:
         """A second slot for a request that has one: the least loaded of the other backends. None unless one is free at
