@@ -86,6 +86,12 @@ def serve(
     fetch_allow_private: Annotated[
         bool, typer.Option("--fetch-allow-private", help="Allow private addresses. Only where every client is trusted.")
     ] = False,
+    otlp_endpoint: Annotated[
+        str | None, typer.Option(help="Send traces there over OTLP/HTTP, for example http://localhost:4318/v1/traces.")
+    ] = None,
+    trace_sample_ratio: Annotated[
+        float, typer.Option(help="Fraction of requests to trace, where the client has not decided.")
+    ] = 0.01,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[str, typer.Option(help="text, or json with one object per line.")] = "text",
 ) -> None:
@@ -144,6 +150,8 @@ def serve(
         max_concurrent_requests=max_concurrent_requests,
         request_timeout_s=request_timeout,
         drain_grace_s=drain_grace,
+        otlp_endpoint=otlp_endpoint,
+        trace_sample_ratio=trace_sample_ratio,
         fetch=FetchConfig(
             enabled=fetch,
             allow_private=fetch_allow_private,

@@ -72,6 +72,10 @@ class ServerConfig:
     keep_alive_s: float = 75.0
     """Idle connections are closed after this; longer than load balancers keep theirs (60 s)."""
     access_log: bool = True
+    otlp_endpoint: str | None = None
+    """Spans go there over OTLP/HTTP, http://localhost:4318/v1/traces. None: no tracing, at no cost."""
+    trace_sample_ratio: float = 0.01
+    """Of requests that bring no sampling decision in their traceparent."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
 
     def __post_init__(self) -> None:
@@ -90,6 +94,8 @@ class ServerConfig:
         _at_least("max_images", self.max_images, 0)
         for name in ("request_timeout_s", "body_timeout_s", "retry_after_s", "keep_alive_s"):
             _positive(name, getattr(self, name))
+        if not 0 <= self.trace_sample_ratio <= 1:
+            raise ConfigurationError(f"trace_sample_ratio is {self.trace_sample_ratio}; it must be between 0 and 1")
         if self.drain_grace_s < 0:
             raise ConfigurationError(f"drain_grace_s is {self.drain_grace_s}; it must be at least 0")
         if self.max_body_bytes > self.max_body_bytes_in_flight:

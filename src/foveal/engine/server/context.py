@@ -16,6 +16,7 @@ from foveal.engine.server.image_fetch import ImageFetcher
 from foveal.engine.server.limits import Admission
 from foveal.engine.server.recorder import RequestRecorder
 from foveal.observability.metrics import Metrics
+from foveal.observability.tracing.tracer import Tracer
 from foveal.protocol.server_status import ServerStatus
 
 __all__ = ["ServerContext"]
@@ -32,6 +33,7 @@ class ServerContext:
     fetcher: ImageFetcher
     metrics: Metrics
     recorder: RequestRecorder
+    tracer: Tracer | None = None
     wall_time: Callable[[], float] = time.time
     started_s: float = 0.0
     _run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])

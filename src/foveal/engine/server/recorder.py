@@ -50,6 +50,9 @@ class RequestTimer:
         self.arrival_s = arrival_s
         self.fetch_s: float | None = None
         self.first_s: float | None = None
+        self.outputs: list[RequestOutput] = []
+        """The last event of each prompt that has ended."""
+        self.finish_reasons: list[str] = []
         self._last_s = 0.0
 
     def images_loaded(self, num_images: int, num_fetched: int) -> None:
@@ -75,6 +78,8 @@ class RequestTimer:
     def finished(self, output: RequestOutput, finish_reasons: list[str]) -> None:
         """Called once per prompt with its last event."""
         recorder, metrics = self._recorder, output.metrics
+        self.outputs.append(output)
+        self.finish_reasons += finish_reasons
         recorder.queue.observe(metrics.queue_s)
         recorder.prefill.observe(metrics.prefill_s)
         recorder.preprocess.observe(metrics.preprocess_s)
