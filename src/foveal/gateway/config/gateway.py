@@ -16,6 +16,7 @@ from foveal.gateway.config.remote_images import RemoteImagesConfig
 from foveal.gateway.config.telemetry import LoggingConfig, MetricsConfig, TracingConfig
 from foveal.gateway.config.traffic import QueueDeadlines, TimeoutConfig, UpstreamTlsConfig
 from foveal.gateway.queueing.config import HeadroomConfig, QueueConfig
+from foveal.gateway.request.limits import RequestLimits
 from foveal.gateway.resilience.config import HealthConfig, HedgeConfig, RetryConfig
 from foveal.gateway.tenancy.tenant import ANONYMOUS, Tenant
 
@@ -37,6 +38,7 @@ class GatewayConfig:
     """Limits of everybody, where no keys are asked for."""
     auth: AuthConfig = field(default_factory=AuthConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
+    request_limits: RequestLimits = field(default_factory=RequestLimits)
     queue: QueueConfig = field(default_factory=QueueConfig)
     deadlines_s: QueueDeadlines = field(default_factory=QueueDeadlines)
     headroom: HeadroomConfig = field(default_factory=HeadroomConfig)

@@ -15,7 +15,7 @@ class LoggingConfig:
     """Request bodies and keys are never logged, unless `bodies` is switched on."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "console"] = "json"
+    format: Literal["json", "text"] = "json"
     access: bool = True
     """One line per request."""
     slow_request_s: Seconds = 10.0
