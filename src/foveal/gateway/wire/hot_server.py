@@ -20,7 +20,7 @@ from foveal.gateway.wire.settings import WireConfig
 __all__ = ["HotServer", "ServerCore", "WireStats"]
 
 _SCRATCH = 64 << 10
-_KEPT_BUFFERS = 32 << 20
+_KEPT_BUFFERS = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._framed = False
         """The answer says itself where it ends; otherwise the end of the connection ends it."""
         self._ended = False
+        self._reusable = False
         self._sending = False
         self.closed = False
         self.uses = 0
@@ -104,7 +105,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail("it wants to change the protocol", "protocol")
             return
         if self._ended:
-            self._finish(answer, reusable=self._parser.should_keep_alive())
+            self._finish(answer, self._reusable)
         elif not self._has_head and self._head_bytes > _MAX_HEAD:
             self._fail(f"the head of its answer is larger than {_MAX_HEAD} bytes", "protocol")
         elif answer.has_news:
@@ -115,7 +116,7 @@ class UpstreamConnection(asyncio.Protocol):
         answer = self._answer
         if answer is not None and self._has_head and not self._framed:
             # An answer without a length ends with its connection.
-            self._finish(answer, reusable=False)
+            self._finish(answer, False)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -172,6 +173,9 @@ class UpstreamConnection(asyncio.Protocol):
             if self._ended:
                 raise ValueError("a second answer to one request")
             self._ended = True
+            assert self._parser is not None
+            # Here, since the parser forgets it once it is ready for the next message.
+            self._reusable = self._parser.should_keep_alive()
         else:
             self._headers = []
             self._framed = False
