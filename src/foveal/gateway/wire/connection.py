@@ -123,7 +123,7 @@ class Connection(asyncio.BufferedProtocol):
             got = self._got = self._got + nbytes
             if got == len(self._body_view):
                 self._body_complete()
-        elif state is _HEAD:
+        elif state is _HEAD and not self._ahead:
             self._read_heads(self._core.scratch, nbytes)
         elif state is _CHUNKS:
             self._feed_chunks(self._core.scratch_view[:nbytes])
@@ -428,20 +428,24 @@ class Connection(asyncio.BufferedProtocol):
                 self._close()
             return
         self._state = _HEAD
-        if not self._write_paused:
+        if self._write_paused:
+            # Nothing more for a client that does not take what it asked for.
+            self._pause_reading()
+        else:
             self._await_head()
 
     def _await_head(self) -> None:
         """Between requests: go on with what was sent ahead, or wait."""
         self._deadline.after(self._core.config.keep_alive_s)
         if self._ahead:
-            ahead, self._ahead = self._ahead, bytearray()
-            self._loop.call_soon(self._read_ahead, ahead)
+            # Not at once: a hundred requests sent ahead would be a hundred frames deep.
+            self._loop.call_soon(self._read_ahead)
         else:
             self._resume_reading()
 
-    def _read_ahead(self, ahead: bytearray) -> None:
+    def _read_ahead(self) -> None:
         if self._state is _HEAD:
+            ahead, self._ahead = self._ahead, bytearray()
             self._read_heads(ahead, len(ahead))
             if self._state in (_HEAD, _BODY, _CHUNKS):
                 self._resume_reading()
