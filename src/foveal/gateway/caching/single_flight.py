@@ -43,9 +43,9 @@ class SingleFlight:
         flight.readers.append(reader)
         if flight not in self._tasks:
             reader.leads = True
-            task = asyncio.get_running_loop().create_task(self._fly(flight), name="single flight")
+            task = asyncio.get_running_loop().create_task(self._fly(key, flight), name="single flight")
             self._tasks[flight] = task
-            # Not in the task itself: one that is cancelled before its first step never runs.
+            # A task that is cancelled before its first step never runs its `finally`.
             task.add_done_callback(lambda _: self._land(key, flight))
         return reader
 
@@ -69,7 +69,7 @@ class SingleFlight:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    async def _fly(self, flight: Flight) -> None:
+    async def _fly(self, key: bytes, flight: Flight) -> None:
         try:
             while (leader := next((reader for reader in flight.readers if reader.failure is None), None)) is not None:
                 leader.leads = True
@@ -88,3 +88,5 @@ class SingleFlight:
         except asyncio.CancelledError as error:
             flight.fail(error)
             raise
+        finally:
+            self._land(key, flight)  # at once: nobody may join what will publish no more

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from foveal.core.errors import ConfigurationError
 from foveal.gateway.config.fields import SECRET, ByteSize, PositiveCount, Seconds
 
 __all__ = ["AdminConfig", "AuthConfig"]
+
+_MIN_ADMIN_KEY_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +30,10 @@ class AdminConfig:
     """For /admin; write it as ${NAME}. Absent: the admin API is off."""
     max_feedback_bytes: ByteSize = 64 * 1024
     """Of one /v1/feedback body."""
+
+    def __post_init__(self) -> None:
+        if self.key is not None and len(self.key) < _MIN_ADMIN_KEY_CHARS:
+            raise ConfigurationError(
+                f"admin.key is {len(self.key)} characters long; use at least {_MIN_ADMIN_KEY_CHARS} "
+                "(openssl rand -base64 24)"
+            )

@@ -80,7 +80,7 @@ def record_type(cls: type[Any]) -> RecordType:
 
 
 def _named(name: str, kind: FieldType) -> FieldType:
-    """Units are in names: what ends in `_bytes` may be written as 64MiB."""
-    if kind.core is int and name.endswith("_bytes"):
+    """Units are in names: what counts bytes may be written as 64MiB."""
+    if kind.core is int and "bytes" in name.split("_"):
         return dataclasses.replace(kind, marks=kind.marks | {SIZE})
     return kind

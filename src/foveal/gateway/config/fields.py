@@ -55,7 +55,7 @@ SECRET = Mark("secret")
 SHORTHAND = Mark("shorthand")
 """An object of which only this field is given may be written as its bare value."""
 SIZE = Mark("size")
-"""Bytes: a whole number, or one with a unit (64KiB, 512MiB, 2GiB). Every whole number named `..._bytes` has it."""
+"""Bytes: a whole number, or one with a unit (64KiB, 512MiB, 2GiB). Every whole number with `bytes` in its name has it."""
 
 Port = Annotated[int, Range(0, 65535)]
 Count = Annotated[int, Range(0)]

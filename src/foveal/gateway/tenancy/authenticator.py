@@ -87,7 +87,7 @@ class Authenticator:
         """
         text = _key_text(headers)
         if text is None:
-            raise UnauthorizedError("no API key was sent; add the header `Authorization: Bearer KEY`")
+            raise _no_key()
         digest = hashlib.blake2b(text, digest_size=32, key=self._pepper).digest()
         known = self._verified.get(digest)
         if known is None or not hmac.compare_digest(known.digest, digest):
@@ -101,6 +101,17 @@ class Authenticator:
                 f"the key belongs to tenant {known.tenant}, which is not configured; ask the operator"
             )
         return tenant
+
+    def precheck(self, headers: Mapping[bytes, bytes]) -> None:
+        """Before the body is read: raises UnauthorizedError for what is certainly wrong, lets pass what needs a closer look."""
+        text = _key_text(headers)
+        if text is None:
+            raise _no_key()
+        digest = hashlib.blake2b(text, digest_size=32, key=self._pepper).digest()
+        if digest in self._verified or self._may_reread():
+            return
+        if digest in self._refused or self._plausible(*split_key(text)) is None:
+            raise _wrong_key()
 
     async def refresh(self) -> None:
         """Takes over keys made or revoked by any process since. A file that cannot be read leaves things as they are."""
@@ -155,7 +166,7 @@ class Authenticator:
         """Every wrong key takes the same steps, whatever is wrong with it. Raises UnauthorizedError, OverloadedError."""
         key_id, secret = split_key(text)
         record = self._plausible(key_id, secret)
-        if record is None and (self._refreshing is not None or self._now_s() - self._read_at_s >= _REREAD_S):
+        if record is None and self._may_reread():
             await self.refresh()
             record = self._plausible(key_id, secret)
         if record is None or digest in self._refused:
@@ -174,6 +185,9 @@ class Authenticator:
         if checked is None:
             raise _wrong_key()
         return self._verified.get(digest) or _Verified(digest, checked)
+
+    def _may_reread(self) -> bool:
+        return self._refreshing is not None or self._now_s() - self._read_at_s >= _REREAD_S
 
     def _plausible(self, key_id: bytes, secret: bytes) -> KeyRecord | None:
         """The key's record if its hint fits and it is neither revoked nor expired."""
@@ -210,6 +224,10 @@ def _key_text(headers: Mapping[bytes, bytes]) -> bytes | None:
             return None
     value = value.strip()
     return value if 0 < len(value) <= _MAX_KEY_BYTES else None
+
+
+def _no_key() -> UnauthorizedError:
+    return UnauthorizedError("no API key was sent; add the header `Authorization: Bearer KEY`")
 
 
 def _wrong_key() -> UnauthorizedError:

@@ -56,6 +56,11 @@ class Tenancy:
             return self._config.anonymous
         return await self._authenticator.authenticate(headers)
 
+    def precheck(self, headers: Mapping[bytes, bytes]) -> None:
+        """Before a body is read: raises UnauthorizedError for keys that are certainly wrong. Takes microseconds."""
+        if self._config.keys_required:
+            self._authenticator.precheck(headers)
+
     def reload(self, config: GatewayConfig) -> None:
         """New tenants, limits and admin key at once; requests in flight keep what they took. `state` cannot change."""
         self._config = config
