@@ -61,7 +61,6 @@ class Attempts:
             backend = record.backend = lease.backend.id
             record.attempts += 1
             stage = "status"
-            opened: Opened | None = None
             try:
                 opened = await self._hedging.ask(call, lease, failed)
                 outcome = answer_outcome(opened.answer.head.status)
@@ -79,8 +78,9 @@ class Attempts:
                     waterfall.mark("backend")
                     record.backend = opened.lease.backend.id
                     return opened
+                failed.add(opened.lease.backend.id)
                 await opened.close(outcome)
-            if not failed:
+            if call.deadline_s > until_s and record.attempts == 1:
                 # A request that was served late must not find its time in the queue used up.
                 until_s = min(self._clock.now_s() + self._wait_s(call.priority), call.deadline_s)
             failed.add(backend)

@@ -102,7 +102,7 @@ class Supervisor:
         self._tasks = []
 
     async def _keep_running(self, child: _Child) -> None:
-        while not self._stopping:
+        while True:
             started_s = self._clock.now_s()
             status = await self._run_once(child)
             if self._stopping:
