@@ -107,7 +107,7 @@ class FakeBackend:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
         body = await self._body(reader, headers)
         if method == "GET":
-            return await self._page(writer, path)
+            return await self._page(reader, writer, path)
         number = len(self.requests)
         async with self.arrived:
             self.requests.append(Received(path, headers, json.loads(body)))
@@ -138,9 +138,10 @@ class FakeBackend:
             return body
         return await reader.readexactly(int(headers.get("content-length", 0)))
 
-    async def _page(self, writer: asyncio.StreamWriter, path: str) -> bool:
+    async def _page(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> bool:
         if self.behaviour == "frozen":
-            await asyncio.Event().wait()
+            await reader.read()  # until the other side gives up
+            return False
         if path.startswith("/v1/models"):
             return await _whole(writer, 200, {"object": "list", "data": [{"id": self.model, "object": "model"}]})
         return await _whole(writer, 200 if self.healthy else 503, {"status": "ready" if self.healthy else "loading"})

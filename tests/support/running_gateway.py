@@ -66,8 +66,8 @@ def gateway_config(backends: Sequence[FakeBackend], **changes: Any) -> GatewayCo
         "models": {"vlm": ModelConfig(name="vlm", backends=entries, routing=routing, **model_changes)},
         "listen": ListenConfig(port=0),
         "logging": LoggingConfig(access=False),
-        "timeouts": TimeoutConfig(connect_s=1.0, first_byte_s=1.0, idle_s=1.0, total_s=20.0),
-        "health": HealthConfig(interval_s=0.1, timeout_s=0.5, breaker=BreakerConfig(open_s=0.1)),
+        "timeouts": TimeoutConfig(connect_s=1.0, first_byte_s=0.3, idle_s=0.3, total_s=20.0),
+        "health": HealthConfig(interval_s=0.1, timeout_s=0.2, breaker=BreakerConfig(open_s=0.1)),
     }
     return GatewayConfig(**{**settings, **changes})
 

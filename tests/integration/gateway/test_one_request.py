@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -123,8 +124,6 @@ async def test_the_backend_s_own_name_replaces_the_client_s() -> None:
     async with fake_backend() as backend:
         config = gateway_config([backend])
         model = config.models["vlm"]
-        from dataclasses import replace
-
         entry = replace(model.backends[0], served_name="org/model")
         config = replace(config, models={"vlm": replace(model, backends=(entry,), aliases=("eyes",))})
         async with running_gateway(config) as running, aiohttp.ClientSession(running.url) as session:
