@@ -77,6 +77,11 @@ class UpstreamAnswer:
     def has_news(self) -> bool:
         return bool(self._pieces)
 
+    @property
+    def is_paused(self) -> bool:
+        """The backend is not read, for the client's sake: its silence is not its fault."""
+        return self._paused
+
     def end(self) -> None:
         """The last byte is here: the connection is somebody else's from now on."""
         self.complete = True

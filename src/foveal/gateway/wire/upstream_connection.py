@@ -109,7 +109,8 @@ class UpstreamConnection(asyncio.Protocol):
         elif not self._has_head and self._head_bytes > _MAX_HEAD:
             self._fail(f"the head of its answer is larger than {_MAX_HEAD} bytes", "protocol")
         elif answer.has_news:
-            self._deadline.after(self._timeouts.idle_s)
+            if not answer.is_paused:
+                self._deadline.after(self._timeouts.idle_s)
             answer.wake()
 
     def eof_received(self) -> bool:
