@@ -27,6 +27,7 @@ COMMANDS = {
     "gateway-config": ("foveal.cli.gateway_config", "Check a gateway's configuration, compare two, print its schema."),
     "keys": ("foveal.cli.keys", "Make, list and revoke the API keys of a gateway's tenants."),
     "bench": ("foveal.cli.bench", "Measure a server, the engine, other engines."),
+    "observe": ("foveal.cli.observe", "Write Grafana dashboards and Prometheus alert rules."),
     "profile": ("foveal.cli.profile", "Show where the time of a step goes."),
 }
 """Name -> (module with a typer `command` app, one line of help), in the order of the work."""
