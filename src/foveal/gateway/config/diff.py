@@ -66,7 +66,7 @@ def diff(before: GatewayConfig, after: GatewayConfig) -> ConfigDiff:
 def _differences(place: Place, kind: FieldType, before: Any, after: Any) -> Iterator[Change]:
     if before == after:
         return
-    cls: type[Any] = type(before)
+    cls: Any = type(before)
     if dataclasses.is_dataclass(before) and cls is type(after):
         for name, below in record_type(cls).fields.items():
             yield from _differences((*place, name), below, getattr(before, name), getattr(after, name))

@@ -58,7 +58,8 @@ def _compose(text: str, problems: Problems) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         line = mark.line if mark else 0
         hint = '; inside { } and [ ] write "${NAME}" with quotes' if "${" in (text.splitlines() or [""])[line] else ""
-        problems.add((), f"this is not valid YAML: {error.problem or error.context}{hint}", line + 1)
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        problems.add((), f"this is not valid YAML: {said}{hint}", line + 1)
         problems.raise_if_any()
         raise
     except yaml.YAMLError as error:

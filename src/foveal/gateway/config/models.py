@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from foveal.gateway.backends.backend import BackendSpec
 from foveal.gateway.config.fields import KEY, SECRET, SHORTHAND, Count, Milliseconds, PositiveCount, Range, Seconds
@@ -42,7 +41,7 @@ class BackendConfig:
 
     @property
     def name(self) -> str:
-        return self.id or urlsplit(self.url).netloc
+        return self.id or self.url.partition("://")[2].rstrip("/") or self.url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,10 @@ class Scalars:
         self._directory = directory
 
     def read(self, node: yaml.ScalarNode, kind: FieldType) -> Any:
-        """None for an empty variable where the setting may be absent. Raises ScalarError. A secret, and whatever came from the environment, is never in its message."""
+        """None for an empty variable where the setting may be absent.
+
+        Raises ScalarError. A secret, and whatever came from the environment, is never in its message.
+        """
         text, expanded = self._expand(node.value)
         hidden = expanded or SECRET in kind.marks
         shown = (node.value if expanded else "this value") if hidden else repr(text) if kind.core is str else text
