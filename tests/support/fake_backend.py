@@ -115,7 +115,9 @@ class FakeBackend:
         self.num_open += 1
         # No client of ours sends the next request before it has the answer: what can be read is the end.
         watch = asyncio.create_task(reader.read(1))
-        answer = asyncio.create_task(self._answer(writer, self.behaviours.get(number, self.behaviour), json.loads(body)))
+        answer = asyncio.create_task(
+            self._answer(writer, self.behaviours.get(number, self.behaviour), json.loads(body))
+        )
         try:
             await asyncio.wait({watch, answer}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
@@ -160,7 +162,9 @@ class FakeBackend:
             await writer.drain()
             return True
         if behaviour == "half_json":
-            writer.write(b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n{"id":"a","choi')
+            writer.write(
+                b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n{"id":"a","choi'
+            )
             await writer.drain()
             return False
         if behaviour in ("busy", "failing"):
@@ -230,7 +234,9 @@ class FakeBackend:
 
 
 def _stream_head(name: str) -> bytes:
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-backend: {name}\r\ntransfer-encoding: chunked\r\n\r\n"
+    head = (
+        f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-backend: {name}\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
     return head.encode()
 
 

@@ -209,7 +209,9 @@ async def test_a_stream_whose_client_reads_nothing_is_given_up_without_harm(good
     async with running_gateway(gateway_config([good])) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rsplit(":", 1)[1]))
         body = json.dumps(ask(stream=True)).encode()
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+        )
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
         await until(lambda: running.gateway.pool.num_in_flight == 1)
         writer.transport.abort()
@@ -220,5 +222,3 @@ async def test_a_stream_whose_client_reads_nothing_is_given_up_without_harm(good
 async def _until_up(running: RunningGateway, name: str) -> None:
     pool, clock = running.gateway.pool, running.gateway
     await until(lambda: any(one.spec.id == name and one.state.takes_requests for one in pool.loads(clock.now_s())))
-
-

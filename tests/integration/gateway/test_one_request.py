@@ -92,7 +92,16 @@ async def test_probes_and_pages_answer() -> None:
         running_gateway(gateway_config([backend])) as running,
         aiohttp.ClientSession(running.url) as session,
     ):
-        for path in ("/live", "/ready", "/health", "/version", "/metrics", "/openapi.json", "/v1/models", "/v1/models/vlm"):
+        for path in (
+            "/live",
+            "/ready",
+            "/health",
+            "/version",
+            "/metrics",
+            "/openapi.json",
+            "/v1/models",
+            "/v1/models/vlm",
+        ):
             async with session.get(path) as response:
                 assert response.status == 200, path
                 assert response.headers["X-Frame-Options"] == "DENY"

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import asyncio
 
-from foveal.core.errors import OverloadedError, RequestError, RequestTimeoutError
-from foveal.gateway.resilience.outcome import Outcome as AttemptOutcome
-from foveal.gateway.serving.asking import Opened
-from foveal.gateway.serving.call import Call
-from foveal.gateway.serving.delivery import deliver_stream, deliver_whole
+from foveal.core.errors import (
+    OverloadedError,
+    RateLimitedError,
+    RequestError,
+    RequestTimeoutError,
+    UnauthorizedError,
+)
+from foveal.gateway.caching.flight import FlightBrokenError
 from foveal.gateway.serving.error_answers import client_error, error_answer, error_code, error_event
-from foveal.gateway.serving.fallback import Answered, open_with_fallback
-from foveal.gateway.serving.forwarder import answer_outcome, failure_outcome
 from foveal.gateway.serving.headers import SECURITY_HEADERS, request_id_of
-from foveal.gateway.serving.intake import Admitted, Intake, RequestIds
+from foveal.gateway.serving.intake import PATHS, Intake, RequestIds
 from foveal.gateway.serving.parts import Parts
-from foveal.gateway.serving.relay import BackendErrorEvent
-from foveal.gateway.serving.usage_tail import UsageTail
-from foveal.gateway.tenancy.feedback import AnswerOrigin
+from foveal.gateway.serving.relay import BackendStreamError
+from foveal.gateway.serving.shared_answers import SharedAnswers
 from foveal.gateway.wire.incoming import Incoming
-from foveal.gateway.wire.upstream import UpstreamError
 from foveal.observability.exchange_record import ExchangeRecord, Outcome
 from foveal.observability.logs import get_logger
 from foveal.observability.waterfall import Waterfall
@@ -30,14 +29,14 @@ from foveal.observability.waterfall import Waterfall
 __all__ = ["Exchange"]
 
 _log = get_logger("foveal.gateway")
-_PATHS = {"chat": "/v1/chat/completions", "completion": "/v1/completions"}
 
 
 class Exchange:
     """The handler of HotServer. `parts` may be replaced at any time; a request keeps those it began with."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, shared: SharedAnswers) -> None:
         self.parts = parts
+        self.shared = shared
         self._ids = RequestIds()
 
     async def __call__(self, incoming: Incoming) -> None:
@@ -45,7 +44,7 @@ class Exchange:
         call_id = self._ids.new()
         record = ExchangeRecord(
             (request_id_of(incoming.headers) or call_id.encode()).decode(),
-            path=_PATHS[incoming.endpoint],
+            path=PATHS[incoming.endpoint],
             body_bytes=len(incoming.body),
         )
         waterfall = Waterfall(parts.clock.now_s, incoming.received_s)
@@ -62,7 +61,11 @@ class Exchange:
             assert task is not None
             task.uncancel()
             _report(incoming, record, _cut_off())
+        except FlightBrokenError as error:
+            # What happened to the shared request happened to all who read along.
+            _report(incoming, record, error.__cause__ or error)
         except Exception as error:
+            _count(parts, record, error)
             _report(incoming, record, error)
         finally:
             waterfall.mark("finish")
@@ -75,7 +78,7 @@ class Exchange:
         call = admitted.call
         try:
             async with asyncio.timeout(max(0.0, call.deadline_s - parts.clock.now_s())):
-                await self._answer(parts, incoming, admitted, record, waterfall)
+                await self.shared.answer(parts, incoming, admitted, record, waterfall)
         except TimeoutError:
             raise RequestTimeoutError(
                 f"the answer was not complete after {call.deadline_s - call.arrival_s:g} s; lower max_tokens, send smaller "
@@ -83,67 +86,6 @@ class Exchange:
             ) from None
         finally:
             admitted.reservation.release()
-
-    async def _answer(
-        self, parts: Parts, incoming: Incoming, admitted: Admitted, record: ExchangeRecord, waterfall: Waterfall
-    ) -> None:
-        call = admitted.call
-        answered = await open_with_fallback(parts, call, record, waterfall)
-        opened = answered.opened
-        tail = UsageTail()
-        outcome, result = AttemptOutcome.CLIENT_GONE, None
-        try:
-            await self._deliver(incoming, call, answered, tail, record, waterfall)
-            outcome = answer_outcome(opened.answer.head.status)
-        except UpstreamError as error:
-            outcome = failure_outcome(error)
-            raise
-        except TimeoutError:
-            outcome = AttemptOutcome.TIMED_OUT
-            raise
-        finally:
-            await opened.close(outcome, result)
-            self._account(parts, admitted, opened, tail, record)
-
-    async def _deliver(
-        self,
-        incoming: Incoming,
-        call: Call,
-        answered: Answered,
-        tail: UsageTail,
-        record: ExchangeRecord,
-        waterfall: Waterfall,
-    ) -> None:
-        answer = answered.opened.answer
-        record.status = answer.head.status
-        try:
-            if answer.whole is None:
-                await deliver_stream(incoming, call, answered, tail, waterfall, record)
-            else:
-                deliver_whole(incoming, call, answered, tail, waterfall, record)
-        finally:
-            waterfall.mark("stream")
-        record.outcome, record.code = _outcome_of_status(answer.head.status)
-
-    def _account(
-        self, parts: Parts, admitted: Admitted, opened: Opened, tail: UsageTail, record: ExchangeRecord
-    ) -> None:
-        """What the answer cost, as far as it came."""
-        call, status = admitted.call, opened.answer.head.status
-        if status != 200:
-            return
-        usage = tail.usage()
-        if usage is not None:
-            record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-        else:
-            # A stream without usage: about one token per event, less the role, the end and [DONE].
-            record.completion_tokens = max(0, tail.num_events - 3)
-        admitted.reservation.settle(record.prompt_tokens or call.price.prompt_tokens, record.completion_tokens)
-        if tail.finish_reason is not None:
-            record.finish_reasons = (tail.finish_reason,)
-        spec = opened.lease.backend
-        origin = AnswerOrigin(spec.model, spec.version, spec.id)
-        parts.tenancy.feedback.remember(call.tenant.id, record.request_id, origin)
 
 
 def _report(incoming: Incoming, record: ExchangeRecord, error: BaseException) -> None:
@@ -157,12 +99,20 @@ def _report(incoming: Incoming, record: ExchangeRecord, error: BaseException) ->
         record.status = answer.status
         headers = [*answer.headers, (b"x-request-id", record.request_id.encode()), SECURITY_HEADERS[0]]
         incoming.respond(answer.status, headers, answer.body)
-    elif isinstance(error, BackendErrorEvent):
+    elif isinstance(error, BackendStreamError):
         incoming.finish()
     elif record.stream:
         incoming.finish(error_event(error))
     else:
         incoming.abort()
+
+
+def _count(parts: Parts, record: ExchangeRecord, error: Exception) -> None:
+    if isinstance(error, RateLimitedError):
+        tenant = parts.metrics.tenant_label(record.tenant)
+        parts.metrics.count("limited_total", tenant, error.limit)
+    elif isinstance(error, UnauthorizedError):
+        parts.metrics.count("auth_failures_total")
 
 
 def _outcome_of_error(error: BaseException) -> Outcome:
@@ -173,15 +123,6 @@ def _outcome_of_error(error: BaseException) -> Outcome:
     if isinstance(error, RequestError):
         return "limited" if error.status == 429 else "client_error" if error.status < 500 else "error"
     return "error"
-
-
-def _outcome_of_status(status: int) -> tuple[Outcome, str]:
-    """Of a backend's own answer, passed on."""
-    if status < 400:
-        return "success", ""
-    if status == 504 or status == 408:
-        return "timeout", f"backend_{status}"
-    return ("client_error" if status < 500 and status != 429 else "error"), f"backend_{status}"
 
 
 def _cut_off() -> OverloadedError:

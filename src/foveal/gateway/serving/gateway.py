@@ -14,6 +14,8 @@ from foveal.core.clock import Clock, MonotonicClock
 from foveal.core.errors import ConfigurationError, OverloadedError
 from foveal.gateway.backends.health_checker import HealthChecker
 from foveal.gateway.backends.pool import BackendPool
+from foveal.gateway.caching.response_cache import ResponseCache
+from foveal.gateway.caching.single_flight import SingleFlight
 from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.pricing.pricer import Pricer
 from foveal.gateway.queueing.dispatcher import Dispatcher
@@ -33,6 +35,7 @@ from foveal.gateway.serving.pages import create_pages
 from foveal.gateway.serving.parts import Parts
 from foveal.gateway.serving.probe import BackendFacts, HealthProbe
 from foveal.gateway.serving.seats import Seats
+from foveal.gateway.serving.shared_answers import SharedAnswers, generations
 from foveal.gateway.serving.tls import client_context, server_context
 from foveal.gateway.tenancy.tenancy import Tenancy
 from foveal.gateway.wire.hot_server import HotServer
@@ -94,7 +97,9 @@ class Gateway:
         self._health = HealthChecker(self.pool, self._probe, config.health, self._clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._use_backends(config)
-        self._exchange = Exchange(self._make_parts(config))
+        self._cache = ResponseCache(config.cache, config.state, wall_time_s)
+        self._flights = SingleFlight()
+        self._exchange = Exchange(self._make_parts(config), self._make_shared(config))
 
     @property
     def parts(self) -> Parts:
@@ -116,6 +121,7 @@ class Gateway:
     async def start(self) -> str:
         """Listens; returns the base URL. Raises ConfigurationError if the address cannot be had."""
         await self._tenancy.open()
+        await self._cache.open()
         config = self.parts.config
         listen = config.listen
         server = HotServer(self._exchange, create_pages(self, gateway_version()), listen, on_refusal=self._on_refusal)
@@ -146,7 +152,8 @@ class Gateway:
         self._use_backends(config)
         for name in set(old.models) - set(config.models):
             self._seats.drop_model(name)
-        self._exchange.parts = self._make_parts(config)
+        self._cache.reload(config.cache)
+        self._exchange.parts, self._exchange.shared = self._make_parts(config), self._make_shared(config)
         self.metrics.count("config_reloads_total", "ok")
         fixed = [name for name in _FIXED if getattr(old, name) != getattr(config, name)]
         _log.info("configuration reloaded", models=list(config.models), backends=len(config.backends))
@@ -179,7 +186,9 @@ class Gateway:
         self._seats.close("the gateway is shutting down; retry, so that another replica answers")
         if self._server is not None:
             await self._server.close()
+        await self._flights.close()
         await self._client.aclose()
+        await self._cache.close()
         await self._tenancy.close()
         self._request_log.flush()
         if self._tracer is not None:
@@ -210,6 +219,9 @@ class Gateway:
             metrics=self.metrics,
             observer=self._observer,
         )
+
+    def _make_shared(self, config: GatewayConfig) -> SharedAnswers:
+        return SharedAnswers(self._cache, self._flights, config.cache.single_flight, generations(config))
 
     def _use_backends(self, config: GatewayConfig) -> None:
         for name, model in config.models.items():

@@ -20,7 +20,7 @@ from foveal.gateway.wire.incoming import Incoming
 from foveal.observability.exchange_record import ExchangeRecord
 from foveal.observability.waterfall import Waterfall
 
-__all__ = ["Admitted", "Intake", "RequestIds"]
+__all__ = ["PATHS", "Admitted", "Intake", "RequestIds"]
 
 PATHS = {"chat": "/v1/chat/completions", "completion": "/v1/completions"}
 

@@ -19,10 +19,10 @@ class GatewayModel(msgspec.Struct):
     created: int
     object: Literal["model"] = "model"
     owned_by: str = "foveal"
-    root: str | None | UnsetType = UNSET
-    parent: str | None | UnsetType = UNSET
-    max_model_len: int | None | UnsetType = UNSET
-    supports_images: bool | None | UnsetType = UNSET
+    root: str | UnsetType | None = UNSET
+    parent: str | UnsetType | None = UNSET
+    max_model_len: int | UnsetType | None = UNSET
+    supports_images: bool | UnsetType | None = UNSET
 
 
 class GatewayModelList(msgspec.Struct):

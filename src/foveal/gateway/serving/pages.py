@@ -132,13 +132,17 @@ class _Pages:
         body = await request.body()
         limit = parts.config.admin.max_feedback_bytes
         if len(body) > limit:
-            raise PayloadTooLargeError(f"the feedback has {len(body):,} bytes; the limit is {limit:,}. Shorten the comment")
+            raise PayloadTooLargeError(
+                f"the feedback has {len(body):,} bytes; the limit is {limit:,}. Shorten the comment"
+            )
         try:
             given = _feedback_decoder.decode(body)
         except msgspec.ValidationError as error:
             raise explain_validation_error(error) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidRequestError("the body is not valid JSON in UTF-8; send an object with request_id and score") from error
+            raise InvalidRequestError(
+                "the body is not valid JSON in UTF-8; send an object with request_id and score"
+            ) from error
         stored = parts.tenancy.feedback.add(tenant.id, given.request_id, given.score, given.comment, time.time())
         model = stored.origin.model if stored.origin else "unknown"
         parts.metrics.count("feedback_total", model, "up" if given.score >= 0 else "down")

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from foveal.core.clock import Clock
 from foveal.gateway.backends.pool import BackendPool
 from foveal.gateway.config.gateway import GatewayConfig
-from foveal.gateway.pricing.price import Price
+from foveal.gateway.pricing.pricer import Pricer
 from foveal.gateway.queueing.dispatcher import Dispatcher
-from foveal.gateway.request.view import RequestView
 from foveal.gateway.serving.attempts import Attempts
 from foveal.gateway.serving.in_flight import InFlight
 from foveal.gateway.tenancy.tenancy import Tenancy
 from foveal.observability.exchange_observer import ExchangeObserver
 from foveal.observability.gateway_metrics import GatewayMetrics
 
-__all__ = ["Parts", "Pricing"]
-
-
-class Pricing(Protocol):
-    def price(self, view: RequestView, model: str) -> Price: ...
+__all__ = ["Parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +23,7 @@ class Parts:
     config: GatewayConfig
     clock: Clock
     tenancy: Tenancy
-    pricing: Pricing
+    pricing: Pricer
     pool: BackendPool
     dispatcher: Dispatcher
     attempts: Attempts

@@ -22,10 +22,10 @@ class BackendFacts(msgspec.Struct):
 
     id: str
     created: int | UnsetType = UNSET
-    root: str | None | UnsetType = UNSET
-    parent: str | None | UnsetType = UNSET
-    max_model_len: int | None | UnsetType = UNSET
-    supports_images: bool | None | UnsetType = UNSET
+    root: str | UnsetType | None = UNSET
+    parent: str | UnsetType | None = UNSET
+    max_model_len: int | UnsetType | None = UNSET
+    supports_images: bool | UnsetType | None = UNSET
 
 
 class _Page(msgspec.Struct):

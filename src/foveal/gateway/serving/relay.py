@@ -9,10 +9,10 @@ from foveal.gateway.serving.event_boundary import EventBoundary
 from foveal.gateway.serving.usage_tail import UsageTail
 from foveal.gateway.wire.upstream import UpstreamError
 
-__all__ = ["BackendErrorEvent", "relay_stream"]
+__all__ = ["BackendStreamError", "relay_stream"]
 
 
-class BackendErrorEvent(UpstreamError):
+class BackendStreamError(UpstreamError):
     """The backend itself reported an error inside its stream: the client has it already."""
 
 
@@ -23,7 +23,7 @@ class _Writer(Protocol):
 async def relay_stream(first: bytes, chunks: AsyncIterator[bytes], client: _Writer, tail: UsageTail) -> None:
     """`first` is what has come so far. Writes whole events as they come, and waits while the client reads slower.
 
-    Raises UpstreamError (stage body) if the stream broke off or ended without its end mark, BackendErrorEvent if it ended
+    Raises UpstreamError (stage body) if the stream broke off or ended without its end mark, BackendStreamError if it ended
     with an error of the backend's own. The client then has whole events only.
     """
     boundary = EventBoundary()
@@ -45,5 +45,5 @@ async def relay_stream(first: bytes, chunks: AsyncIterator[bytes], client: _Writ
     if is_done and not has_error:
         return
     if has_error:
-        raise BackendErrorEvent("the backend ended its stream with an error", "body")
+        raise BackendStreamError("the backend ended its stream with an error", "body")
     raise UpstreamError("the backend's stream ended without [DONE]", "body")

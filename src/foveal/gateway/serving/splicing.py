@@ -34,7 +34,9 @@ def spliced(body: Buffer, splices: Iterable[Splice]) -> list[Buffer]:
     position = 0
     for splice in ordered:
         if not position <= splice.start <= splice.end <= len(view):
-            raise ValueError(f"range {splice.start}..{splice.end} of a body of {len(view)} bytes, done up to {position}")
+            raise ValueError(
+                f"range {splice.start}..{splice.end} of a body of {len(view)} bytes, done up to {position}"
+            )
         if splice.start > position:
             parts.append(view[position : splice.start])
         if splice.replacement:

@@ -92,9 +92,7 @@ class UsageTail:
                 continue
             details = found.prompt_tokens_details or _Details()
             images = details.multimodal_tokens or _Multimodal()
-            return AnswerUsage(
-                found.prompt_tokens, found.completion_tokens, details.cached_tokens or 0, images.image
-            )
+            return AnswerUsage(found.prompt_tokens, found.completion_tokens, details.cached_tokens or 0, images.image)
         return None
 
 
