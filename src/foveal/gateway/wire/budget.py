@@ -46,6 +46,11 @@ class ByteBudget:
         self.num_waiting += 1
         return claim
 
+    def resize(self, limit: int) -> None:
+        """Below what is out already, nothing more is given until enough came back."""
+        self.limit = limit
+        self._grant()
+
     def cancel(self, claim: Reservation) -> None:
         """The claim is dropped; those behind it may fit now. Idempotent; a granted claim is given back by `release`."""
         if claim.open:

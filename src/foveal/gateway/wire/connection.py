@@ -115,7 +115,8 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> Buffer:
         if self._state is _BODY:
             return self._body_view[self._got :]
-        return self._core.scratch
+        # The view, not the bytearray: asyncio's TLS layer slices what it gets, and a slice of a bytearray is a copy.
+        return self._core.scratch_view
 
     def buffer_updated(self, nbytes: int) -> None:
         state = self._state
@@ -204,8 +205,9 @@ class Connection(asyncio.BufferedProtocol):
             self._close_gently()
 
     def abort(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        request = self._request
+        if request is not None and request.on_disconnect is not None:
+            request.on_disconnect()
         self._transport.abort()
 
     # Heads.
@@ -377,16 +379,19 @@ class Connection(asyncio.BufferedProtocol):
         self._state = _BUSY
         request.body_done_s = time.monotonic()
         self._core.busy += 1
-        task = self._task = self._loop.create_task(self._serve(request))
-        if isinstance(request, HotRequest):
-            request.on_disconnect = task.cancel
+        self._task = self._loop.create_task(self._serve(request))
 
     # The request's life.
 
     async def _serve(self, request: Request) -> None:
         core = self._core
         try:
+            if request.disconnected:
+                return
             if isinstance(request, HotRequest):
+                # Not before: a task that is cancelled before its first step never gets to its `finally`.
+                assert self._task is not None
+                request.on_disconnect = self._task.cancel
                 await core.handler(request)
             else:
                 await run_app(core.app, request, core.address, core.scheme)

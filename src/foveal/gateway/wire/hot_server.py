@@ -137,6 +137,13 @@ class HotServer:
             refusals=dict(core.refusals),
         )
 
+    def reload(self, config: WireConfig) -> None:
+        """New limits and times, from the next request on. Requests being read or served keep what they were promised."""
+        core = self._started
+        self._config = core.config = config
+        core.heads = HeadReader(config.max_headers)
+        core.budget.resize(config.max_bytes_in_flight)
+
     def begin_drain(self, idle_grace_s: float = 1.0) -> None:
         """Every answer is its connection's last from now on, and connections idle after the grace are closed.
 

@@ -45,7 +45,10 @@ class Incoming(Protocol):
 
     @property
     def body(self) -> bytearray:
-        """Ours until the handler returns; the buffer is then used again, unless somebody still refers to it. Do not resize."""
+        """Ours until the handler returns; then the buffer is used again, unless somebody still refers to it. Do not resize.
+
+        Who works on after the handler (a shared flight) keeps the bytearray itself, not the Incoming: there it is gone.
+        """
         ...
 
     @property
@@ -86,7 +89,7 @@ class Incoming(Protocol):
         ...
 
     def finish(self, last: Buffer = b"") -> None:
-        """The streamed answer is complete. Idempotent. `last` saves a system call where the last bytes are known to be the last."""
+        """The streamed answer is complete. Idempotent. `last` saves a system call where it is known to be the last."""
         ...
 
     def abort(self) -> None:

@@ -14,7 +14,7 @@ __all__ = ["HotRequest", "Request"]
 class Request(Answer):
     """What was asked, and how to answer it."""
 
-    __slots__ = ("body", "body_done_s", "head", "received_s", "on_disconnect", "peer", "reserved")
+    __slots__ = ("body", "body_done_s", "head", "on_disconnect", "peer", "received_s", "reserved")
 
     def __init__(self, sink: AnswerSink, head: RequestHead, peer: str, received_s: float, keep_alive: bool) -> None:
         super().__init__(sink, head.method, head.minor, keep_alive)

@@ -214,6 +214,17 @@ async def test_a_client_that_leaves_cancels_its_handler() -> None:
     harness.assert_nothing_held()
 
 
+async def test_a_client_that_leaves_before_its_handler_began_leaves_nothing_behind() -> None:
+    gate = Gate()
+    harness = WireHarness(gate)
+    client = harness.connect()
+    client.feed(request(b"x"))
+    client.lose()
+    await harness.settle()
+    assert gate.seen == []
+    harness.assert_nothing_held()
+
+
 async def test_a_client_that_leaves_with_its_answer_does_not_cut_the_book_keeping_short() -> None:
     done: list[str] = []
     go_on = asyncio.Event()
