@@ -27,7 +27,13 @@ _QUOTE = b'"'
 _BACKSLASH = 0x5C
 # A client cannot guess it, so no text of its own is taken for a stand-in.
 _MARK = f"~{secrets.token_hex(8)}."
-_URL_START = re.compile(rb'"(?=\\|data:|https?:)', re.IGNORECASE)
+# A string that may turn out to be a URL once it is decoded.
+_URL_START = re.compile(rb'"(?=[dD][aA\\]|[hH][tT\\]|\\)')
+_SCHEMES = ("data:", "http:", "https:")
+_ESCAPED_SCHEME_BYTES = 6 * len("https:")
+# Each costs microseconds: a body made of nothing else must not hold up everybody.
+_MOST_CUTS = 4096
+_MOST_CANDIDATES = 20_000
 
 
 class BodyCuts:
@@ -75,16 +81,7 @@ class BodyCuts:
     def starts_with_data(self, index: int) -> bool:
         """True for a data URL, in any notation."""
         start, end = self.spans[index]
-        if self.body.startswith(b"data:", start):
-            return True
-        # Six bytes per character at most, written as escapes. Cut where no escape can be broken: all of a short string.
-        text = bytes(self.body[start : min(end, start + 64)])
-        while text:
-            try:
-                return msgspec.json.decode(b'"%b"' % text, type=str)[:5].lower() == "data:"
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                text = text[:-1]
-        return False
+        return self.body.startswith(b"data:", start) or _beginning(self.body, start, end).startswith("data:")
 
     def body_position(self, position: int) -> int:
         """A position in `text`, outside of the stand-ins -> the position in the body."""
@@ -96,7 +93,7 @@ _MARK_BYTES = _MARK.encode()
 
 
 def cut_data_urls(body: Body) -> BodyCuts:
-    """Cuts out every string that starts with `data:`, written plainly."""
+    """Cuts out every string that starts with `data:`, written plainly. Raises InvalidRequestError for thousands of them."""
     spans: list[Span] = []
     at = body.find(_DATA)
     while at >= 0:
@@ -106,24 +103,32 @@ def cut_data_urls(body: Body) -> BodyCuts:
             if end < 0:  # not JSON; the parser will say so
                 break
             spans.append((at + 1, end))
+            if len(spans) > _MOST_CUTS:
+                raise _too_many("strings that start with data:", _MOST_CUTS)
         at = body.find(_DATA, end)
     return BodyCuts(body, spans)
 
 
 def cut_urls(cuts: BodyCuts) -> BodyCuts:
-    """Cuts out also every string that may be a URL in any notation: `HTTPS:`, `\\u0064ata:`, `http:\\/\\/`."""
+    """Cuts out also every string that may be a URL in any notation: `HTTPS:`, `\\u0064ata:`, `http:\\/\\/`.
+
+    Raises InvalidRequestError if thousands come into question.
+    """
     text = cuts.text
     more: list[Span] = []
     past = 0
-    for match in _URL_START.finditer(text):
+    for number, match in enumerate(_URL_START.finditer(text)):
+        if number >= _MOST_CANDIDATES:
+            raise _too_many("strings that may be URLs", _MOST_CANDIDATES)
         at = match.start()
         if at < past or _is_escaped(text, at):
             continue
         end = string_end(text, at + 1)
         if end < 0:
             break
-        more.append((cuts.body_position(at + 1), cuts.body_position(end)))
         past = end
+        if _beginning(text, at + 1, end).startswith(_SCHEMES):
+            more.append((cuts.body_position(at + 1), cuts.body_position(end)))
     return BodyCuts(cuts.body, sorted([*cuts.spans, *more]))
 
 
@@ -135,9 +140,24 @@ def string_end(body: Body, start: int) -> int:
     return end
 
 
+def _too_many(what: str, limit: int) -> InvalidRequestError:
+    return InvalidRequestError(f"the request body has more than {limit:,} {what}; send them in several requests")
+
+
 def _is_escaped(body: Body, at: int, low: int = 0) -> bool:
     """True if an odd number of backslashes stands before `at`."""
     first = at
     while first > low and body[first - 1] == _BACKSLASH:
         first -= 1
     return bool((at - first) & 1)
+
+
+def _beginning(body: Body, start: int, end: int) -> str:
+    """The first characters of a string's text, decoded, in lower case; enough to tell a URL's scheme."""
+    text = bytes(body[start : min(end, start + _ESCAPED_SCHEME_BYTES)])
+    while text:
+        try:
+            return msgspec.json.decode(b'"%b"' % text, type=str).lower()
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            text = text[:-1]  # an escape or a character was cut in two
+    return ""

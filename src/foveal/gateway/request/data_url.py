@@ -29,12 +29,21 @@ class DataUrlFile:
     def __init__(self, body: bytes | bytearray, start: int, end: int) -> None:
         """Raises ValueError without a comma: then it is no data URL."""
         comma = body.find(b",", start, min(end, start + _LONGEST_HEAD))
+        head = body[start : max(start, comma)]
+        if b"\\" in head:
+            head = _unescaped(head)
+        if comma < 0 or b"," in head:
+            # The comma itself is written as an escape: no sane client does, but it is valid.
+            body, start = _unescaped(body[start:end]), 0
+            end = len(body)
+            comma = body.find(b",", 0, _LONGEST_HEAD)
+            head = body[: max(0, comma)]
         if comma < 0:
             raise ValueError("no comma")
         self._body = body
         self._payload = comma + 1
         self._end = end
-        self._is_base64 = bytes(body[max(start, comma - 7) : comma]).lower() == b";base64"
+        self._is_base64 = head[-7:].lower() == b";base64"
         self._is_plain = self._is_base64
         self._window = b""
         self._window_start = 0
@@ -100,7 +109,7 @@ class DataUrlFile:
 
     def _decoded(self, raw: bytes) -> bytes:
         if b"\\" in raw:
-            raw = msgspec.json.decode(b'"' + raw + b'"', type=str).encode()
+            raw = _unescaped(raw)
         if b"%" in raw or not self._is_base64:
             raw = unquote_to_bytes(raw)
         if not self._is_base64:
@@ -108,3 +117,8 @@ class DataUrlFile:
         compact = b"".join(raw.split()).translate(_URL_SAFE).rstrip(b"=")
         compact = compact[: len(compact) - (len(compact) % 4 == 1)]
         return pybase64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+
+
+def _unescaped(raw: bytes | bytearray) -> bytes:
+    """JSON string text -> what it stands for. Raises ValueError if it is not JSON."""
+    return msgspec.json.decode(b'"%b"' % bytes(raw), type=str).encode()

@@ -28,8 +28,10 @@ def fingerprint(body: Body, start: int, end: int) -> bytes:
     if length <= _SAMPLES * _SAMPLE_BYTES:
         hasher.update(body[start:end])
     else:
-        step = (length - _SAMPLE_BYTES) // (_SAMPLES - 1)
-        hasher.update(b"".join([body[at : at + _SAMPLE_BYTES] for at in range(start, start + _SAMPLES * step, step)]))
+        last = end - _SAMPLE_BYTES
+        step = (last - start) // (_SAMPLES - 1)
+        places = [*range(start, start + (_SAMPLES - 1) * step, step), last]
+        hasher.update(b"".join([body[at : at + _SAMPLE_BYTES] for at in places]))
     return hasher.digest(8)
 
 
@@ -53,11 +55,7 @@ def _with_digest(image: ImageRef, body: memoryview) -> ImageRef:
         return replace(image, digest=digest_bytes(text))
 
 
-def prefix_digest(model: str, pieces: Iterable[str | bytes]) -> bytes:
-    """Of the pieces (roles, texts, image fingerprints) in order. Of each text the first 8,192 characters count."""
-    parts = [model.encode("utf-8", "replace")]
-    for piece in pieces:
-        data = piece if isinstance(piece, bytes) else piece[:_PREFIX_TEXT_CHARS].encode("utf-8", "replace")
-        parts.append(b"%d:" % len(data))
-        parts.append(data)
-    return blake3.blake3(b"".join(parts)).digest(16)
+def prefix_digest(pieces: Iterable[str]) -> bytes:
+    """Of the pieces (model, roles, texts, image fingerprints) in order. Of each the first 8,192 characters count."""
+    text = "\0".join([piece[:_PREFIX_TEXT_CHARS] for piece in pieces])
+    return blake3.blake3(text.encode("utf-8", "surrogatepass")).digest(16)

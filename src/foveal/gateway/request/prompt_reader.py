@@ -35,7 +35,7 @@ class PromptSummary:
     has_tools: bool = False
     other_urls: bool = False
     images: list[ImageRef] = field(default_factory=list)
-    prefix: list[str | bytes] = field(default_factory=list)
+    prefix: list[str] = field(default_factory=list)
     """Up to and including the first message of the user."""
 
 
@@ -65,7 +65,7 @@ class PromptReader:
             summary.text_chars += len(tools) if summary.has_tools else 0
         in_prefix = True
         for index, message in enumerate(fields.messages):
-            pieces: list[str | bytes] = [message.role]
+            pieces: list[str] = [message.role]
             if not self._read_message(message, index, pieces):
                 return None
             if in_prefix:
@@ -73,7 +73,7 @@ class PromptReader:
                 in_prefix = message.role != "user"
         return summary
 
-    def _read_message(self, message: Message, index: int, pieces: list[str | bytes]) -> bool:
+    def _read_message(self, message: Message, index: int, pieces: list[str]) -> bool:
         if is_given(message.tool_calls):
             self._summary.text_chars += len(message.tool_calls)
         content = message.content
@@ -92,7 +92,7 @@ class PromptReader:
                 self._other(part, pieces)
         return True
 
-    def _other(self, part: Part, pieces: list[str | bytes]) -> None:
+    def _other(self, part: Part, pieces: list[str]) -> None:
         if part.text is not None:
             self._text(part.text, pieces)
         for media in (part.video_url, part.audio_url):
@@ -100,12 +100,12 @@ class PromptReader:
                 url = media.url if isinstance(media, MediaUrl) else media
                 self._summary.other_urls |= self._cuts.resolve(url)[:5].lower() != "data:"
 
-    def _text(self, text: str, pieces: list[str | bytes]) -> None:
+    def _text(self, text: str, pieces: list[str]) -> None:
         text = self._cuts.resolve(text)
         self._summary.text_chars += len(text)
         pieces.append(text)
 
-    def _image(self, image_url: ImageUrl | str, param: str, pieces: list[str | bytes]) -> bool:
+    def _image(self, image_url: ImageUrl | str, param: str, pieces: list[str]) -> bool:
         if isinstance(image_url, str):
             url, detail = image_url, "auto"
         else:
@@ -126,7 +126,7 @@ class PromptReader:
             )
         image = self._image_ref(cut, detail, param)
         images.append(image)
-        pieces.append(image.fingerprint)
+        pieces.append(image.fingerprint.hex())
         return True
 
     def _image_ref(self, cut: int, detail: str, param: str) -> ImageRef:
@@ -163,7 +163,7 @@ class PromptReader:
         entries = [prompt] if isinstance(prompt, str) or _is_ids(prompt) else prompt
         for index, entry in enumerate(entries):
             if isinstance(entry, str):
-                pieces: list[str | bytes] = []
+                pieces: list[str] = []
                 self._text(entry, pieces)
                 summary.prefix += pieces if not index else []
             elif isinstance(entry, list) and _is_ids(entry):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from foveal.core.errors import InvalidRequestError
+from foveal.core.errors import InvalidRequestError, PayloadTooLargeError
 from foveal.core.priority import Priority
 from foveal.gateway.request.body_cuts import BodyCuts, cut_data_urls
 from foveal.gateway.request.body_fields import ChatFields, CommonFields, CompletionFields, is_given
@@ -43,6 +43,10 @@ def read_view(
     if not body:
         raise InvalidRequestError("the request body is empty; send a JSON object with content-type application/json")
     cuts = cut_data_urls(body)
+    if len(cuts.text) > limits.max_text_bytes:
+        raise PayloadTooLargeError(
+            f"the request has {len(cuts.text):,} bytes besides its images; the limit is {limits.max_text_bytes:,}. Send less text"
+        )
     if endpoint == "chat":
         fields, cuts, prompt = _chat(cuts, limits)
     else:
@@ -51,7 +55,6 @@ def read_view(
     model, model_start, model_end = places.model(fields.model)
     priority, priority_place = _priority(fields, places, headers)
     salt, salt_place = _cache_salt(fields, places)
-    session = headers.get(b"x-session-id")
     max_tokens = fields.max_tokens
     if isinstance(fields, ChatFields) and fields.max_completion_tokens is not None:
         max_tokens = fields.max_completion_tokens
@@ -70,7 +73,7 @@ def read_view(
         priority=priority,
         priority_start=priority_place[0],
         priority_end=priority_place[1],
-        session_id=session.decode("latin-1") if session else fields.prompt_cache_key,
+        session_id=_session_id(fields, places, headers),
         cache_salt=salt,
         cache_salt_start=salt_place[0],
         cache_salt_end=salt_place[1],
@@ -79,7 +82,7 @@ def read_view(
         prompt_ids=prompt.prompt_ids,
         num_messages=prompt.num_messages,
         other_urls=prompt.other_urls,
-        prefix_digest=prefix_digest(model, prompt.prefix),
+        prefix_digest=prefix_digest([model, *prompt.prefix]),
     )
 
 
@@ -124,6 +127,8 @@ def _priority(
             value = _PRIORITY.decode(fields.priority)
         except msgspec.MsgspecError as error:
             raise InvalidRequestError("priority must be 0, 1 or 2, or P0, P1 or P2", param="priority") from error
+        if isinstance(value, str):
+            value = places.cuts.resolve(value)
         return parse_priority(value), places.value("priority")
     header = headers.get(b"x-priority")
     place = places.value("priority") if fields.priority else (0, 0)
@@ -138,3 +143,11 @@ def _cache_salt(fields: CommonFields, places: FieldPlaces) -> tuple[str | None, 
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidRequestError("cache_salt must be a string", param="cache_salt") from error
     return None if salt is None else places.cuts.resolve(salt), places.value("cache_salt")
+
+
+def _session_id(fields: CommonFields, places: FieldPlaces, headers: Mapping[bytes, bytes]) -> str | None:
+    header = headers.get(b"x-session-id")
+    if header:
+        return header.decode("latin-1")
+    key = fields.prompt_cache_key
+    return None if key is None else places.cuts.resolve(key)
