@@ -18,6 +18,7 @@ from foveal.gateway.config.access import AuthConfig
 from foveal.gateway.state.database import StateClosedError, StateDatabase
 from foveal.gateway.tenancy.api_key import HINT_BYTES, KeyRecord, hint_of, split_key
 from foveal.gateway.tenancy.key_store import KeyStore
+from foveal.gateway.tenancy.rate import Rate
 from foveal.gateway.tenancy.slow_hash import verify_secret
 from foveal.gateway.tenancy.tenant import Tenant
 
@@ -26,7 +27,7 @@ __all__ = ["Authenticator"]
 _MAX_KEY_BYTES = 256
 _MAX_PENDING_HASHES = 128
 # A key made by another process a moment ago works at once; a flood of wrong keys reads the file this often and no more.
-_REREAD_S = 0.25
+_REREADS_PER_MINUTE, _REREAD_BURST_S = 240, 1.0
 _NOBODY = KeyRecord("", "", "", bytes(HINT_BYTES), "", 0.0)
 _log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ class Authenticator:
         self._pepper = os.urandom(32)
         self._records: dict[bytes, KeyRecord] = {}
         self._generation = -1
-        self._read_at_s = float("-inf")
+        self._rereads = Rate()
         self._refreshing: asyncio.Task[None] | None = None
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._refused: OrderedDict[bytes, None] = OrderedDict()
@@ -116,7 +117,6 @@ class Authenticator:
     async def refresh(self) -> None:
         """Takes over keys made or revoked by any process since. A file that cannot be read leaves things as they are."""
         if self._refreshing is None:
-            self._read_at_s = self._now_s()
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
         await asyncio.shield(self._refreshing)
 
@@ -167,6 +167,8 @@ class Authenticator:
         key_id, secret = split_key(text)
         record = self._plausible(key_id, secret)
         if record is None and self._may_reread():
+            if self._refreshing is None:
+                self._rereads.take(1, _REREADS_PER_MINUTE, self._now_s())
             await self.refresh()
             record = self._plausible(key_id, secret)
         if record is None or digest in self._refused:
@@ -187,7 +189,7 @@ class Authenticator:
         return self._verified.get(digest) or _Verified(digest, checked)
 
     def _may_reread(self) -> bool:
-        return self._refreshing is not None or self._now_s() - self._read_at_s >= _REREAD_S
+        return self._rereads.wait_s(1, _REREADS_PER_MINUTE, _REREAD_BURST_S, self._now_s()) == 0.0
 
     def _plausible(self, key_id: bytes, secret: bytes) -> KeyRecord | None:
         """The key's record if its hint fits and it is neither revoked nor expired."""
