@@ -24,6 +24,8 @@ COMMANDS = {
     "run": ("foveal.cli.run", "Ask one question, about pictures or not."),
     "chat": ("foveal.cli.chat", "Talk with a model in the terminal."),
     "serve": ("foveal.cli.serve", "Serve a model through an OpenAI-compatible API."),
+    "up": ("foveal.cli.up", "Serve a model by several engines behind one gateway."),
+    "gateway": ("foveal.cli.gateway", "Serve any number of OpenAI servers behind one address."),
     "gateway-config": ("foveal.cli.gateway_config", "Check a gateway's configuration, compare two, print its schema."),
     "keys": ("foveal.cli.keys", "Make, list and revoke the API keys of a gateway's tenants."),
     "bench": ("foveal.cli.bench", "Measure a server, the engine, other engines."),

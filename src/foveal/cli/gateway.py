@@ -11,7 +11,6 @@ import typer
 import uvloop
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from foveal.core.errors import ConfigurationError
 from foveal.gateway.config.gateway import GatewayConfig
@@ -19,7 +18,7 @@ from foveal.gateway.config.load import load_config
 from foveal.gateway.serving.runner import run_gateway
 from foveal.observability.logs import configure_logging
 
-__all__ = ["command", "log_to", "summary"]
+__all__ = ["announcer", "command", "log_to"]
 
 command = typer.Typer(add_completion=False)
 
@@ -29,11 +28,10 @@ def gateway(
     config: Annotated[Path, typer.Argument(help="YAML file with models, backends, tenants and limits.")],
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: the file's]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.  [default: the file's]")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Check the file, print what it says, and exit.")] = False,
 ) -> None:
     """Serve any number of OpenAI servers behind one address. SIGHUP reads the file again; SIGTERM drains.
 
-    Example: foveal gateway examples/gateway.yaml --check
+    Example: foveal gateway examples/gateway.yaml --port 8080
     """
 
     def load() -> GatewayConfig:
@@ -44,9 +42,6 @@ def gateway(
 
     loaded = load()
     console = Console(stderr=True)
-    if check:
-        console.print(summary(loaded))
-        return
     log_to(loaded)
     raise typer.Exit(uvloop.run(run_gateway(load, on_started=announcer(console, loaded))))
 
@@ -55,7 +50,7 @@ def log_to(config: GatewayConfig) -> None:
     """Raises ConfigurationError."""
     logging = config.logging
     try:
-        configure_logging(logging.level, "json" if logging.format == "json" else "text")
+        configure_logging(logging.level, logging.format)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
 
@@ -72,23 +67,3 @@ def announcer(console: Console, config: GatewayConfig) -> Callable[[str], None]:
         )
 
     return announce
-
-
-def summary(config: GatewayConfig) -> Table:
-    """Models, versions and backends, as one table."""
-    table = Table(title="gateway", title_justify="left")
-    for column in ("model", "version", "weight", "backend", "url", "slots", "fallback"):
-        table.add_column(column, overflow="fold")
-    for model in config.models.values():
-        for version in model.all_versions:
-            for backend in version.backends:
-                table.add_row(
-                    escape(model.name),
-                    escape(version.version),
-                    f"{version.weight:g}",
-                    escape(backend.name),
-                    escape(backend.url),
-                    str(backend.max_in_flight),
-                    escape(model.fallback or ""),
-                )
-    return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -48,7 +49,7 @@ def up(
         int | None, typer.Option(min=1, help="Threads per replica.  [default: the cores, shared out]")
     ] = None,
     log_dir: Annotated[Path | None, typer.Option(help="Write the replicas' logs there instead of to the terminal.")] = None,
-    log_format: Annotated[str, typer.Option(help="Of the gateway: console, or json with one object per line.")] = "console",
+    log_format: Annotated[str, typer.Option(help="Of the gateway: text, or json with one object per line.")] = "text",
 ) -> None:
     """Serve a model by several engine processes behind one gateway; those that die are started again.
 
@@ -91,14 +92,14 @@ def up(
     raise typer.Exit(uvloop.run(_run(children, load, started)))
 
 
-async def _run(children: list[ChildSpec], load: object, started: object) -> int:
+async def _run(children: list[ChildSpec], load: Callable[[], GatewayConfig], started: Callable[[str], None]) -> int:
     async with Supervisor(children):
-        return await run_gateway(load, on_started=started)  # type: ignore[arg-type]
+        return await run_gateway(load, started)
 
 
 def _logging(log_format: str) -> LoggingConfig:
-    if log_format not in ("console", "json"):
-        raise ConfigurationError(f"--log-format is {log_format!r}; it must be console or json")
+    if log_format not in ("text", "json"):
+        raise ConfigurationError(f"--log-format is {log_format!r}; it must be text or json")
     return LoggingConfig(format=log_format)  # type: ignore[arg-type]
 
 
