@@ -75,4 +75,5 @@ def _filled(text: str, labels: Mapping[str, str]) -> str:
 
 
 def _yaml(document: object) -> str:
-    return yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
+    text: str = yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
+    return text
