@@ -16,6 +16,7 @@ from foveal.gateway.backends.health_checker import HealthChecker
 from foveal.gateway.backends.pool import BackendPool
 from foveal.gateway.caching.response_cache import ResponseCache
 from foveal.gateway.caching.single_flight import SingleFlight
+from foveal.gateway.config.diff import diff
 from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.pricing.pricer import Pricer
 from foveal.gateway.queueing.dispatcher import Dispatcher
@@ -29,6 +30,7 @@ from foveal.gateway.serving.attempts import Attempts
 from foveal.gateway.serving.exchange import Exchange
 from foveal.gateway.serving.forwarder import Forwarder
 from foveal.gateway.serving.gauges import gateway_snapshot
+from foveal.gateway.serving.head_check import head_check
 from foveal.gateway.serving.hedging import Hedging
 from foveal.gateway.serving.in_flight import InFlight
 from foveal.gateway.serving.pages import create_pages
@@ -52,6 +54,8 @@ __all__ = ["Gateway", "gateway_version"]
 
 _log = get_logger("foveal.gateway")
 _FLUSH_S = 1.0
+_MAX_LOGGED = 50
+"""Changes of one reload that the log names."""
 _CLOSE_S = 5.0
 """For the last bytes of answers that are complete, once nothing is in flight."""
 
@@ -124,7 +128,8 @@ class Gateway:
         await self._cache.open()
         config = self.parts.config
         listen = config.listen
-        server = HotServer(self._exchange, create_pages(self, gateway_version()), listen, on_refusal=self._on_refusal)
+        pages = create_pages(self, gateway_version())
+        server = HotServer(self._exchange, pages, listen, head_check(lambda: self.parts), self._on_refusal)
         try:
             await server.start(listen.host, listen.port, self._tls)
         except OSError as error:
@@ -150,15 +155,19 @@ class Gateway:
         self._pricer.reload({name: model.pricing for name, model in config.models.items()})
         self._tenancy.reload(config)
         self._use_backends(config)
+        self._dispatcher.reload(config.queue)
+        if self._server is not None:
+            self._server.reload(config.listen)
         for name in set(old.models) - set(config.models):
             self._seats.drop_model(name)
         self._cache.reload(config.cache)
         self._exchange.parts, self._exchange.shared = self._make_parts(config), self._make_shared(config)
         self.metrics.count("config_reloads_total", "ok")
-        fixed = [name for name in _FIXED if getattr(old, name) != getattr(config, name)]
-        _log.info("configuration reloaded", models=list(config.models), backends=len(config.backends))
-        if fixed:
-            _log.warning("some settings hold from the next start only", settings=fixed)
+        changes = diff(old, config)
+        _log.info("configuration reloaded", changes=[str(change) for change in changes.changes][:_MAX_LOGGED])
+        if changes.needs_restart:
+            waiting = [str(change) for change in changes.needs_restart]
+            _log.warning("some settings hold from the next start only", settings=waiting)
 
     async def drain(self) -> bool:
         """Refuse new requests, let those in flight finish; True if all did within the grace period. The port stays open
@@ -251,9 +260,6 @@ class Gateway:
             await asyncio.sleep(_FLUSH_S)
             with contextlib.suppress(OSError, ValueError):  # a log that cannot be written stops nothing
                 self._request_log.flush()
-
-
-_FIXED = ("listen", "state", "queue", "headroom", "health", "upstream_tls", "logging", "tracing", "metrics")
 
 
 def _tracer(config: GatewayConfig) -> OtlpTracer | None:

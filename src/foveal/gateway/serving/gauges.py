@@ -26,6 +26,7 @@ def gateway_snapshot(
         body_bytes_in_flight=server.stats.body_bytes if server is not None else 0,
         body_bytes_limit=max_body_bytes,
         queue_length={priority.name: sum(queue.length(priority) for queue in queues) for priority in Priority},
+        queue_cost_ms={priority.name: sum(queue.class_cost_ms(priority) for queue in queues) for priority in Priority},
         backends=[
             BackendGauges(
                 id=load.spec.id,
