@@ -12,17 +12,18 @@ import asyncio
 import enum
 import logging
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from foveal.gateway.request.view import Endpoint
 from foveal.gateway.wire.answer_head import CONTINUE, error_body
 from foveal.gateway.wire.asgi import run_app
 from foveal.gateway.wire.budget import Reservation
 from foveal.gateway.wire.chunked import ChunkedBody
-from foveal.gateway.wire.deadline import Deadline
 from foveal.gateway.wire.head import HeadError, RequestHead
+from foveal.gateway.wire.head_buffer import HeadBuffer
 from foveal.gateway.wire.incoming import Refusal
 from foveal.gateway.wire.request import HotRequest, Request
+from foveal.gateway.wire.socket_flow import SocketFlow
 
 if TYPE_CHECKING:
     from foveal.gateway.wire.hot_server import ServerCore
@@ -33,7 +34,6 @@ Buffer = bytes | bytearray | memoryview
 
 HOT_ROUTES: dict[bytes, Endpoint] = {b"/v1/chat/completions": "chat", b"/v1/completions": "completion"}
 
-_END = b"\r\n\r\n"
 _CHUNK_STEP = 256 << 10
 """A chunked body does not say how large it gets: it reserves the budget in such steps."""
 
@@ -54,8 +54,8 @@ _HEAD, _WAITING, _BODY, _CHUNKS, _BUSY, _DISCARD = _State
 _NO_BODY = bytearray()
 
 
-class Connection(asyncio.BufferedProtocol):
-    """Server side. Owns the transport, the current request and its share of the budget."""
+class Connection(SocketFlow):
+    """Server side. Owns the current request and its share of the budget."""
 
     __slots__ = (
         "_ahead",
@@ -63,27 +63,19 @@ class Connection(asyncio.BufferedProtocol):
         "_chunks",
         "_claim",
         "_core",
-        "_deadline",
         "_got",
-        "_loop",
-        "_partial",
+        "_heads",
         "_peer",
-        "_read_paused",
         "_request",
         "_state",
         "_task",
-        "_transport",
-        "_write_paused",
-        "_write_waiter",
     )
 
     def __init__(self, core: ServerCore) -> None:
+        super().__init__(core.loop)
         self._core = core
-        self._loop = core.loop
-        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._state = _HEAD
-        self._partial = bytearray()
-        """The start of a head whose end has not come yet."""
+        self._heads = HeadBuffer()
         self._ahead = bytearray()
         """What the client sent before its turn (pipelining)."""
         self._request: Request | None = None
@@ -92,16 +84,12 @@ class Connection(asyncio.BufferedProtocol):
         self._got = 0
         self._chunks: ChunkedBody | None = None
         self._claim: Reservation | None = None
-        self._read_paused = False
-        self._write_paused = False
-        self._write_waiter: asyncio.Future[None] | None = None
-        self._deadline = Deadline(core.loop, self._expired)
         self._peer = ""
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
         core = self._core
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else ""
@@ -140,8 +128,7 @@ class Connection(asyncio.BufferedProtocol):
         self._deadline.close()
         self._body_view = memoryview(b"")
         self._state = _DISCARD
-        if self._write_waiter is not None and not self._write_waiter.done():
-            self._write_waiter.set_result(None)
+        self._wake_writer()
         request = self._request
         if request is not None:
             request.disconnected = True
@@ -159,9 +146,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        waiter, self._write_waiter = self._write_waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._wake_writer()
         if self._state is _HEAD:
             self._await_head()
         elif self._state is _DISCARD:
@@ -169,31 +154,11 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._deadline.clear()
 
-    # What answers call (AnswerSink).
-
-    def send(self, data: Buffer) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
-
-    def send_parts(self, parts: list[Buffer]) -> None:
-        if not self._transport.is_closing():
-            self._transport.writelines(parts)
-
-    def drained(self) -> asyncio.Future[None] | None:
-        if not self._write_paused or self._transport.is_closing():
-            return None
-        if self._write_waiter is None:
-            self._write_waiter = self._loop.create_future()
-        return self._write_waiter
-
-    def break_off(self) -> None:
-        self._transport.abort()
-
     # What the server calls.
 
     @property
     def is_idle(self) -> bool:
-        return self._request is None and not self._partial and not self._ahead
+        return self._request is None and not self._heads and not self._ahead
 
     def announce_close(self) -> None:
         """The answer now being made will be the connection's last, if its head is not out yet."""
@@ -214,41 +179,18 @@ class Connection(asyncio.BufferedProtocol):
 
     def _read_heads(self, data: bytearray, end: int) -> None:
         """Data in HEAD state: `data[:end]`."""
-        if self._partial:
-            # The end of the head may lie across the border.
-            seen = max(0, len(self._partial) - 3)
-            self._partial += memoryview(data)[:end]
-            data, end = self._partial, len(self._partial)
-        else:
-            seen = 0
-        start = 0
-        if data.startswith(b"\r\n"):
-            # Some clients send an empty line after a body (RFC 9112, 2.2).
-            start = 2
-            seen = max(seen, 2)
-        stop = data.find(_END, seen, end)
-        max_head = self._core.config.max_head_bytes
-        if stop < 0:
-            if end - start > max_head:
-                self._refuse_head(
-                    HeadError(431, f"the request head is larger than {max_head} bytes; send fewer or shorter fields")
-                )
-            elif data is not self._partial:
-                self._partial = bytearray(memoryview(data)[:end])
-                self._deadline.after(self._core.config.head_s)
-            return
-        stop += 4
-        view = memoryview(data)
-        if data is self._partial:
-            self._partial = bytearray()
         try:
-            if stop - start > max_head:
-                raise HeadError(431, f"the request head is larger than {max_head} bytes; send fewer or shorter fields")
-            head = self._core.heads.read(view[start:stop])
+            found = self._heads.take(data, end, self._core.config.max_head_bytes)
+            if found is None:
+                if len(self._heads) == end:
+                    # Its first bytes: from here on it may take so long and no longer.
+                    self._deadline.after(self._core.config.head_s)
+                return
+            head = self._core.heads.read(found[0])
         except HeadError as error:
             self._refuse_head(error)
             return
-        self._begin(head, view[stop:end])
+        self._begin(head, found[1])
 
     def _begin(self, head: RequestHead, rest: memoryview) -> None:
         """The head is good. `rest` is what came after it in the same read."""
@@ -280,7 +222,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
         if head.chunked:
             self._chunks = ChunkedBody(max_body)
-            length = _CHUNK_STEP
+            length = min(_CHUNK_STEP, max_body)
         if not length:
             self._body_complete_with(rest)
         elif core.budget.try_reserve(length):
@@ -470,7 +412,7 @@ class Connection(asyncio.BufferedProtocol):
     # Refusals: answers that the wire gives itself.
 
     def _refuse_head(self, error: HeadError) -> None:
-        self._partial = bytearray()
+        self._heads.clear()
         self._refuse_message(error.status, str(error), "bad_request" if error.status == 400 else "head_refused")
 
     def _refuse_message(self, status: int, message: str, code: str) -> None:
@@ -533,7 +475,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
         elif self._state is _WAITING:
             self._refuse(503, "the gateway holds as many request bytes as it may; try again later", "bytes_in_flight")
-        elif self._state is _HEAD and not self._partial:
+        elif self._state is _HEAD and not self._heads:
             self._transport.close()
         elif self._state is _HEAD:
             self._refuse_head(HeadError(408, f"the request head took longer than {self._core.config.head_s:g} s"))
@@ -544,17 +486,6 @@ class Connection(asyncio.BufferedProtocol):
         self._ahead += data
         if len(self._ahead) >= self._core.config.max_pipelined_bytes:
             self._pause_reading()
-
-    def _pause_reading(self) -> None:
-        if not self._read_paused:
-            self._read_paused = True
-            self._transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if self._read_paused:
-            self._read_paused = False
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
 
 
 _JSON = ((b"content-type", b"application/json"),)
