@@ -80,9 +80,15 @@ def _one_line(text: str | None) -> str:
 
 def pages() -> dict[Path, str]:
     """Page -> what it must say."""
+    from foveal.observability.alerts.page import render_alerts_page
     from foveal.observability.metrics_page import render_metrics_page
 
-    return {REFERENCE / "cli.md": cli_page(), REFERENCE / "metrics.md": render_metrics_page(), **monitoring_files()}
+    return {
+        REFERENCE / "cli.md": cli_page(),
+        REFERENCE / "metrics.md": render_metrics_page(),
+        REFERENCE / "alerts.md": render_alerts_page(),
+        **monitoring_files(),
+    }
 
 
 def monitoring_files() -> dict[Path, str]:

@@ -29,6 +29,7 @@ COMMANDS = {
     "gateway-config": ("foveal.cli.gateway_config", "Check a gateway's configuration, compare two, print its schema."),
     "keys": ("foveal.cli.keys", "Make, list and revoke the API keys of a gateway's tenants."),
     "bench": ("foveal.cli.bench", "Measure a server, the engine, other engines."),
+    "top": ("foveal.cli.top", "Watch a gateway or an engine live in the terminal."),
     "diagnose": ("foveal.cli.diagnose", "Name what is wrong with a running server, why, and what to do."),
     "observe": ("foveal.cli.observe", "Write Grafana dashboards and Prometheus alert rules."),
     "profile": ("foveal.cli.profile", "Show where the time of a step goes."),

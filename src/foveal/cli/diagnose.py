@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import asdict
@@ -77,16 +78,19 @@ def _watch(sources: list[PageSource], window_s: float, interval_s: float) -> lis
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"watching for {window_s:g} s", total=window_s)
-        try:
-            while (passed_s := time.monotonic() - started_s) < window_s:
-                time.sleep(min(interval_s, window_s - passed_s))
-                for source, own in zip(sources, scrapes, strict=True):
-                    own.append(source.read())
+        with contextlib.suppress(KeyboardInterrupt):
+            while (left_s := started_s + window_s - time.monotonic()) > interval_s:
+                time.sleep(interval_s)
+                _read_all(sources, scrapes)
                 progress.update(task, completed=time.monotonic() - started_s)
-        except KeyboardInterrupt:
-            for source, own in zip(sources, scrapes, strict=True):
-                own.append(source.read())
+            time.sleep(max(0.0, left_s))
+    _read_all(sources, scrapes)
     return [Window(own) for own in scrapes]
+
+
+def _read_all(sources: list[PageSource], scrapes: list[list[Scrape]]) -> None:
+    for source, own in zip(sources, scrapes, strict=True):
+        own.append(source.read())
 
 
 def _show(console: Console, url: str, window: Window, findings: list[Finding]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from foveal.observability.alerts.promise_rules import ModelPromise
 from foveal.observability.alerts.render import RULES_FILE, render_rules
 from foveal.observability.alerts.thresholds import AlertThresholds
 from foveal.observability.dashboards.all import dashboards as all_dashboards
@@ -59,6 +60,9 @@ def alerts(
     late_urgent_ratio: Annotated[
         float, typer.Option(help="Most P0 requests that wait longer than 100 ms, 0 to 1.")
     ] = _DEFAULT.late_urgent_ratio,
+    config: Annotated[
+        Path | None, typer.Option(help="A gateway's configuration: rules for the `sla` of each model come on top.")
+    ] = None,
 ) -> None:
     """Write the alert rules for Prometheus (rule_files in prometheus.yml).
 
@@ -75,7 +79,16 @@ def alerts(
         late_urgent_ratio=late_urgent_ratio,
     )
     directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / RULES_FILE, render_rules(limits))
+    _write(directory / RULES_FILE, render_rules(limits, {} if config is None else _promises(config)))
+
+
+def _promises(config: Path) -> dict[str, ModelPromise]:
+    from foveal.gateway.config.load import load_config
+
+    return {
+        name: ModelPromise(model.sla.ttft_p95_s, model.sla.e2e_p95_s, model.sla.availability)
+        for name, model in load_config(config).models.items()
+    }
 
 
 def _write(path: Path, text: str) -> None:

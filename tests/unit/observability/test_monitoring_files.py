@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from foveal.core.errors import ConfigurationError
+from foveal.observability.alerts.promise_rules import ModelPromise
 from foveal.observability.alerts.render import RULES_FILE, TESTS_FILE, alert_groups, render_rules, render_tests
 from foveal.observability.alerts.rule import AlertRule
 from foveal.observability.alerts.thresholds import AlertThresholds
@@ -77,6 +78,41 @@ def test_a_threshold_that_never_or_always_fires_is_refused(name: str, value: flo
 
 def test_a_threshold_reaches_its_rule() -> None:
     assert "> 0.25" in yaml.safe_load(render_rules(AlertThresholds(error_ratio=0.25)))["groups"][0]["rules"][1]["expr"]
+
+
+def test_what_a_model_was_promised_becomes_rules_that_fit_the_catalogue() -> None:
+    promises = {'vl"m': ModelPromise(1.5, 20.0, 0.995)}
+    *_, group = yaml.safe_load(render_rules(AlertThresholds(), promises))["groups"]
+    assert [rule["expr"].rsplit("> ", 1)[1] for rule in group["rules"]] == ["1.5", "20", "0.005"]
+    for rule in group["rules"]:
+        assert lint(rule["expr"], CATALOGUE) == []
+
+
+@needs_promtool
+def test_a_promise_is_broken_by_too_many_refusals_and_not_by_the_clients_own_errors(tmp_path: Path) -> None:
+    (tmp_path / RULES_FILE).write_text(render_rules(AlertThresholds(), {"m": ModelPromise(1.0, 10.0, 0.99)}))
+    name = "foveal_gateway_requests_total"
+    labels = 'model_name="m", tenant="t", priority="P1"'
+
+    def case(alerts: list[dict[str, object]], **per_minute: int) -> dict[str, object]:
+        series = [
+            {"series": f'{name}{{{labels}, outcome="{outcome}"}}', "values": f"0+{count}x90"}
+            for outcome, count in per_minute.items()
+        ]
+        expected = {"eval_time": "80m", "alertname": "PromisedAvailability", "exp_alerts": alerts}
+        return {"interval": "1m", "input_series": series, "alert_rule_test": [expected]}
+
+    summary = "m fails more often than promised"
+    description = "Over the last hour more than 1 % of its requests ended in an error, a time-out or a refusal."
+    fired: dict[str, object] = {
+        "exp_labels": {"severity": "critical", "model_name": "m"},
+        "exp_annotations": {"summary": summary, "description": description},
+    }
+    tests = [case([fired], success=95, shed=5), case([], success=1000, shed=5), case([], success=10, client_error=90)]
+    document = {"rule_files": [RULES_FILE], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / TESTS_FILE).write_text(yaml.safe_dump(document))
+    tested = _promtool(tmp_path, "test", "rules", TESTS_FILE)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
 def _promtool(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ import yaml
 
 from foveal.observability.alerts.engine_rules import engine_rules
 from foveal.observability.alerts.gateway_rules import gateway_rules
+from foveal.observability.alerts.promise_rules import ModelPromise, promise_rules
 from foveal.observability.alerts.rule import AlertCase, AlertRule
 from foveal.observability.alerts.thresholds import AlertThresholds
 
@@ -26,8 +27,12 @@ def alert_groups(limits: AlertThresholds) -> dict[str, tuple[AlertRule, ...]]:
     return {"foveal-gateway": gateway_rules(limits), "foveal-engine": engine_rules(limits)}
 
 
-def render_rules(limits: AlertThresholds) -> str:
-    groups = [{"name": name, "rules": [_rule(rule) for rule in rules]} for name, rules in alert_groups(limits).items()]
+def render_rules(limits: AlertThresholds, promises: Mapping[str, ModelPromise] | None = None) -> str:
+    """`promises`: model name -> what was promised of it; a group of its own."""
+    every = alert_groups(limits)
+    if promises:
+        every["foveal-promises"] = promise_rules(promises)
+    groups = [{"name": name, "rules": [_rule(rule) for rule in rules]} for name, rules in every.items()]
     return _HEAD + _yaml({"groups": groups})
 
 
