@@ -14,9 +14,10 @@ from foveal.core.errors import ConfigurationError
 from foveal.engine.async_engine import AsyncEngine
 from foveal.engine.config import EngineConfig
 from foveal.engine.ipc import Ready
-from foveal.engine.server.config import FetchConfig, ServerConfig
+from foveal.engine.server.config import ServerConfig
 from foveal.engine.server.runner import Server
 from foveal.observability.logs import configure_logging
+from foveal.protocol.remote_image.fetch_config import FetchConfig
 
 __all__ = ["command", "serve_engine"]
 

@@ -27,7 +27,6 @@ from foveal.engine.server.config import ServerConfig
 from foveal.engine.server.context import ServerContext
 from foveal.engine.server.exchange import Exchange
 from foveal.engine.server.generation import Job, run_job
-from foveal.engine.server.image_fetch import ImageFetcher
 from foveal.engine.server.limits import Admission, Lease
 from foveal.engine.server.middleware import RequestMiddleware
 from foveal.engine.server.pages import page_routes
@@ -36,6 +35,7 @@ from foveal.engine.server.request_trace import traced
 from foveal.observability.metrics import Metrics
 from foveal.observability.tracing.tracer import Tracer
 from foveal.protocol.error_body import ErrorBody, ErrorInfo
+from foveal.protocol.remote_image.image_fetcher import ImageFetcher
 
 __all__ = ["create_app", "server_version"]
 

@@ -5,35 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from foveal.core.errors import ConfigurationError
+from foveal.protocol.remote_image.fetch_config import FetchConfig
 
-__all__ = ["FetchConfig", "ServerConfig"]
+__all__ = ["ServerConfig"]
 
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchConfig:
-    """How images of http(s) URLs are fetched. The defaults protect against SSRF. Raises ConfigurationError."""
-
-    enabled: bool = True
-    """False refuses all http(s) URLs: only data URLs remain."""
-    allow_private: bool = False
-    """True lets URLs reach private networks and this machine. Only where every client is trusted."""
-    allowed_domains: tuple[str, ...] = ()
-    """If set, only these domains and their subdomains."""
-    allowed_ports: tuple[int, ...] = (80, 443, 8080, 8443)
-    """Empty allows all ports."""
-    max_redirects: int = 3
-    timeout_s: float = 10.0
-    """For one image: resolving, connecting, redirects and reading."""
-    max_concurrent: int = 16
-    """Downloads at the same time, over all requests; more wait within their time-out."""
-
-    def __post_init__(self) -> None:
-        _at_least("max_redirects", self.max_redirects, 0)
-        _at_least("max_concurrent", self.max_concurrent, 1)
-        _positive("timeout_s", self.timeout_s)
-        object.__setattr__(self, "allowed_domains", tuple(d.lower().strip(".") for d in self.allowed_domains))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,9 +21,9 @@ from foveal.engine.api import EngineClient
 from foveal.engine.server.app import create_app
 from foveal.engine.server.config import ServerConfig
 from foveal.engine.server.context import ServerContext
-from foveal.engine.server.image_fetch import ImageFetcher
 from foveal.engine.server.request_trace import make_tracer
 from foveal.observability.logs import get_logger
+from foveal.protocol.remote_image.image_fetcher import ImageFetcher
 
 __all__ = ["Server", "bind_socket", "serve"]
 

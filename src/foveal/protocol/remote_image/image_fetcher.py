@@ -19,8 +19,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from foveal.core.errors import ForbiddenUrlError, ImageFetchError, PayloadTooLargeError
-from foveal.engine.server.address_policy import is_public_address
-from foveal.engine.server.config import FetchConfig
+from foveal.protocol.remote_image.address_policy import is_public_address
+from foveal.protocol.remote_image.fetch_config import FetchConfig
 
 __all__ = ["ImageFetcher", "Resolve", "system_resolve"]
 
@@ -72,7 +72,7 @@ class ImageFetcher:
         except TimeoutError:
             raise ImageFetchError(
                 f"the image URL took longer than {timeout_s:g} s; send the image as a data URL or raise "
-                "--fetch-timeout",
+                f"{self._config.timeout_setting}",
                 param=param,
             ) from None
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError) as error:
@@ -178,7 +178,7 @@ class ImageFetcher:
         if size > self._max_bytes:
             raise PayloadTooLargeError(
                 f"the image behind the URL has {size:,} bytes or more; the limit is {self._max_bytes:,}. Use a smaller one or "
-                "raise --max-image-mib",
+                f"raise {self._config.size_setting}",
                 param=param,
             )
 

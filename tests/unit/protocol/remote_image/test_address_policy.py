@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foveal.engine.server.address_policy import is_public_address
+from foveal.protocol.remote_image.address_policy import is_public_address
 
 PRIVATE_V4 = [
     "0.0.0.0",
