@@ -45,7 +45,8 @@ def read_view(
     cuts = cut_data_urls(body)
     if len(cuts.text) > limits.max_text_bytes:
         raise PayloadTooLargeError(
-            f"the request has {len(cuts.text):,} bytes besides its images; the limit is {limits.max_text_bytes:,}. Send less text"
+            f"the request has {len(cuts.text):,} bytes besides its images; the limit is {limits.max_text_bytes:,}. Send "
+            "less text"
         )
     if endpoint == "chat":
         fields, cuts, prompt = _chat(cuts, limits)

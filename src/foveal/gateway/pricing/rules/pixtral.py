@@ -38,7 +38,7 @@ class PixtralRule:
     def work(self, width: int, height: int, single_view: bool) -> VisionWork:
         ratio = max(width, height) / self.longest_edge
         if ratio > 1:
-            width, height = math.floor(width / ratio), math.floor(height / ratio)
+            width, height = max(1, math.floor(width / ratio)), max(1, math.floor(height / ratio))
         unit = self.patch_size * self.merge_size
         rows, columns = (height - 1) // unit + 1, (width - 1) // unit + 1
         return VisionWork(rows * columns, rows, rows * columns * self.merge_size**2)
