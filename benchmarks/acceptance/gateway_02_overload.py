@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from harness_path import ROOT
-from rich.console import Console
-from rich.table import Table
-
 from harness.gateway import GatewayProcess, counters, paced_backends, running_gateway
 from harness.record import write_result
 from harness.server import running_server
 from harness.traffic import Ended, ask, closed_loop, open_loop, open_session, quantile, tally
+from harness_path import ROOT
+from rich.console import Console
+from rich.table import Table
 
 assert ROOT
 P0_SHARE = 0.3
@@ -56,7 +55,9 @@ def mock(slots: int) -> Iterator[tuple[GatewayProcess, str, int]]:
 @contextlib.contextmanager
 def engine(model: str, slots: int) -> Iterator[tuple[GatewayProcess, str, int]]:
     """P0 goes above `max_in_flight`: the engine has room in its batch, so that a P0 request waits for no slot."""
-    with running_server(model, "--served-model-name", "vlm", "--threads", "1", "--max-num-seqs", str(2 * slots)) as server:
+    with running_server(
+        model, "--served-model-name", "vlm", "--threads", "1", "--max-num-seqs", str(2 * slots)
+    ) as server:
         entry = {"url": server.url, "id": "engine", "max_in_flight": slots, "urgent_slots": max(1, slots // 4)}
         with running_gateway(config([entry], "vlm")) as gateway:
             yield gateway, "vlm", slots
@@ -88,7 +89,11 @@ async def overload(gateway: GatewayProcess, model: str, slots: int, seconds: flo
         watching.cancel()
     served = [one for one in ended if one.kind == "success"]
     waits = {
-        label: [one.timing_ms.get("queue", 0.0) + one.timing_ms.get("backend-queue", 0.0) for one in served if one.label == label]
+        label: [
+            one.timing_ms.get("queue", 0.0) + one.timing_ms.get("backend-queue", 0.0)
+            for one in served
+            if one.label == label
+        ]
         for label in rates
     }
     offered = {label: sum(one.label == label for one in ended) for label in rates}

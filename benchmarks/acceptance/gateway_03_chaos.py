@@ -15,12 +15,11 @@ import random
 import time
 from typing import Any
 
-from harness_path import ROOT
-from rich.console import Console
-
 from harness.gateway import GatewayProcess, PacedBackend, counters, paced_backends, running_gateway
 from harness.record import write_result
 from harness.traffic import Ended, ask, open_loop, open_session, quantile, tally
+from harness_path import ROOT
+from rich.console import Console
 
 assert ROOT
 FIRST_BYTE_S = 2.0
@@ -89,7 +88,9 @@ async def _torment(backends: list[PacedBackend], until_s: float, chance: random.
     """At most all but one of the backends are out at a time, now and then all of them."""
     while time.monotonic() < until_s - 6:
         await asyncio.sleep(chance.uniform(0.3, 2.0))
-        victims = list(backends) if chance.random() < 0.05 else chance.sample(backends, chance.randrange(1, len(backends)))
+        victims = (
+            list(backends) if chance.random() < 0.05 else chance.sample(backends, chance.randrange(1, len(backends)))
+        )
         kinds = [chance.choice(("kill", "freeze")) for _ in victims]
         for victim, kind in zip(victims, kinds, strict=True):
             log.append(f"{kind} {victim.name}")
@@ -108,9 +109,14 @@ async def chaos(seconds: float, seed: int) -> dict[str, Any]:
         await _torment(backends, time.monotonic() + seconds, chance, torments)
         ended = await loading
         await asyncio.sleep(1.0)
-        outcomes = {key[0]: value for key, value in counters(gateway, "foveal_gateway_requests_total", ["outcome"]).items()}
+        outcomes = {
+            key[0]: value for key, value in counters(gateway, "foveal_gateway_requests_total", ["outcome"]).items()
+        }
         received = sum(counters(gateway, "foveal_gateway_requests_received_total").values())
-        attempts = {key[0]: value for key, value in counters(gateway, "foveal_gateway_backend_requests_total", ["result"]).items()}
+        attempts = {
+            key[0]: value
+            for key, value in counters(gateway, "foveal_gateway_backend_requests_total", ["result"]).items()
+        }
         in_flight = sum(counters(gateway, "foveal_gateway_backend_in_flight").values())
         events: dict[str, int] = {}
         for backend in backends:
@@ -144,7 +150,10 @@ async def chaos(seconds: float, seed: int) -> dict[str, Any]:
         "attempts": attempts,
         "backends": events,
         "success_share": round(seen["success"] / len(ended), 4),
-        "latency_s": {"p50": round(quantile([one.seconds for one in ended], 0.5), 3), "max": round(max(one.seconds for one in ended), 3)},
+        "latency_s": {
+            "p50": round(quantile([one.seconds for one in ended], 0.5), 3),
+            "max": round(max(one.seconds for one in ended), 3),
+        },
         "books": books,
         "passed": all(books.values()),
     }

@@ -11,12 +11,11 @@ import signal
 import time
 from typing import Any
 
-from harness_path import ROOT
-from rich.console import Console
-
 from harness.gateway import PacedBackend, counters, paced_backends, running_gateway
 from harness.record import write_result
 from harness.traffic import Ended, ask, open_loop, open_session, tally
+from harness_path import ROOT
+from rich.console import Console
 
 assert ROOT
 SLOTS = 16
@@ -87,7 +86,10 @@ async def reload(seconds: float, rate: float) -> dict[str, Any]:
         "ended": tally(ended),
         "served by backend": served,
         "requests that backends saw vanish": left,
-        "passed": all(one.kind == "success" for one in ended) and not left and counted == reloads and all(served.values()),
+        "passed": all(one.kind == "success" for one in ended)
+        and not left
+        and counted == reloads
+        and all(served.values()),
     }
 
 

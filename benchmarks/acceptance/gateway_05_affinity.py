@@ -17,16 +17,15 @@ import io
 import random
 from typing import Any
 
+from harness.gateway import running_gateway
+from harness.record import write_result
+from harness.server import Server, running_server
+from harness.traffic import Ended, ask, open_session, quantile
 from harness_path import ROOT
 from PIL import Image, ImageDraw
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
-
-from harness.gateway import running_gateway
-from harness.record import write_result
-from harness.server import Server, running_server
-from harness.traffic import Ended, ask, open_session, quantile
 
 assert ROOT
 QUESTIONS = ("What color is it?", "How many shapes are there?", "Describe the image.", "What is it?")
@@ -48,7 +47,10 @@ def picture(number: int, size: int) -> str:
 def counter(server: Server, name: str) -> float:
     text = server.get("/metrics")[1].decode()
     return sum(
-        sample.value for family in text_string_to_metric_families(text) for sample in family.samples if sample.name == name
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
     )
 
 
@@ -92,10 +94,18 @@ def measure(model: str, routing: Any, options: argparse.Namespace) -> dict[str, 
             "logging": {"access": False},
         }
         with running_gateway(config) as gateway:
-            warm = asyncio.run(_ask_all(gateway.url, [picture(-1 - k, options.size) for k in range(6)], list(range(6)), 1))
-            before = [(counter(s, "foveal_feature_cache_hits_total"), counter(s, "foveal_feature_cache_queries_total")) for s in servers]
+            warm = asyncio.run(
+                _ask_all(gateway.url, [picture(-1 - k, options.size) for k in range(6)], list(range(6)), 1)
+            )
+            before = [
+                (counter(s, "foveal_feature_cache_hits_total"), counter(s, "foveal_feature_cache_queries_total"))
+                for s in servers
+            ]
             ended = asyncio.run(_ask_all(gateway.url, urls, order, options.clients))
-            after = [(counter(s, "foveal_feature_cache_hits_total"), counter(s, "foveal_feature_cache_queries_total")) for s in servers]
+            after = [
+                (counter(s, "foveal_feature_cache_hits_total"), counter(s, "foveal_feature_cache_queries_total"))
+                for s in servers
+            ]
     hits = sum(late[0] - early[0] for early, late in zip(before, after, strict=True))
     queries = sum(late[1] - early[1] for early, late in zip(before, after, strict=True))
     firsts = [one.first_byte_s for one in ended if one.kind == "success" and one.first_byte_s is not None]
@@ -122,19 +132,32 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(width=120)
     results: dict[str, Any] = {}
-    for name, routing in (("round_robin", "round_robin"), ("affinity", {"policy": "affinity", "affinity_keys": ["image"]})):
+    for name, routing in (
+        ("round_robin", "round_robin"),
+        ("affinity", {"policy": "affinity", "affinity_keys": ["image"]}),
+    ):
         results[name] = measure(options.model, routing, options)
         console.print(name, results[name])
     ratio = results["affinity"]["hit rate"] / max(1e-9, results["round_robin"]["hit rate"])
     results["hit rate ratio"] = round(ratio, 2)
     results["ttft ratio"] = round(results["affinity"]["ttft_s"]["mean"] / results["round_robin"]["ttft_s"]["mean"], 3)
-    results["passed"] = ratio >= 2.0 and all(results[one]["successes"] == results[one]["requests"] for one in ("round_robin", "affinity"))
-    table = Table(title=f"{options.pictures} pictures, {options.repeats} times each, {options.replicas} replicas", title_justify="left")
+    results["passed"] = ratio >= 2.0 and all(
+        results[one]["successes"] == results[one]["requests"] for one in ("round_robin", "affinity")
+    )
+    table = Table(
+        title=f"{options.pictures} pictures, {options.repeats} times each, {options.replicas} replicas",
+        title_justify="left",
+    )
     for column in ("policy", "hit rate", "mean TTFT s", "p50 TTFT s", "by replica"):
         table.add_column(column)
     for name in ("round_robin", "affinity"):
         row = results[name]
-        table.add_row(name, f"{row['hit rate']:.3f}", *(f"{row['ttft_s'][key]:.3f}" for key in ("mean", "p50")), str(row["requests by replica"]))
+        table.add_row(
+            name,
+            f"{row['hit rate']:.3f}",
+            *(f"{row['ttft_s'][key]:.3f}" for key in ("mean", "p50")),
+            str(row["requests by replica"]),
+        )
     console.print(table)
     print("written to", write_result("acceptance_gateway_05_affinity", results))
     if not results["passed"]:

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from harness_path import ROOT
-from rich.console import Console
-from rich.table import Table
-
 from harness.gateway import counters, running_gateway
 from harness.record import write_result
 from harness.server import free_port, running_server
+from harness_path import ROOT
+from rich.console import Console
+from rich.table import Table
 
 assert ROOT
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
@@ -73,15 +72,46 @@ def backends(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, tu
         if options.vllm:
             port = free_port()
             command = [options.vllm, "serve", options.model, "--port", str(port), "--host", "127.0.0.1"]
-            command += ["--served-model-name", "theirs", "--enforce-eager", "--max-model-len", "1024", "--dtype", "float32"]
+            command += [
+                "--served-model-name",
+                "theirs",
+                "--enforce-eager",
+                "--max-model-len",
+                "1024",
+                "--dtype",
+                "float32",
+            ]
             command += ["--max-num-seqs", "8", "--block-size", "128", "--chat-template", str(template)]
             environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
             environment["VLLM_CPU_OMP_THREADS_BIND"] = options.vllm_core
-            found["vllm"] = (stack.enter_context(process(command, port, folder / "vllm.log", environment, 300)), "theirs")
+            found["vllm"] = (
+                stack.enter_context(process(command, port, folder / "vllm.log", environment, 300)),
+                "theirs",
+            )
         if options.llama_server and options.gguf:
             port = free_port()
-            command = [options.llama_server, "-m", options.gguf, "--port", str(port), "--host", "127.0.0.1", "-c", "4096"]
-            command += ["-t", "1", "--parallel", "4", "--jinja", "--chat-template-file", str(template), "--alias", "gguf"]
+            command = [
+                options.llama_server,
+                "-m",
+                options.gguf,
+                "--port",
+                str(port),
+                "--host",
+                "127.0.0.1",
+                "-c",
+                "4096",
+            ]
+            command += [
+                "-t",
+                "1",
+                "--parallel",
+                "4",
+                "--jinja",
+                "--chat-template-file",
+                str(template),
+                "--alias",
+                "gguf",
+            ]
             found["llama"] = (stack.enter_context(process(command, port, folder / "llama.log", {}, 120)), "gguf")
         yield found
 
@@ -135,7 +165,12 @@ def _logprobs(client: openai.OpenAI, model: str) -> dict[str, Any]:
 
 
 def _schema(client: openai.OpenAI, model: str) -> dict[str, Any]:
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
     answer = client.chat.completions.create(
         model=model,
         messages=MESSAGES,
@@ -197,7 +232,12 @@ def main() -> None:
     results: dict[str, Any] = {}
     with backends(options, options.work) as found:
         models = {name: {"backends": [{"url": url, "served_name": own}]} for name, (url, own) in found.items()}
-        config = {"models": models, "cache": {"enabled": False}, "logging": {"access": False}, "timeouts": {"first_byte_s": 100}}
+        config = {
+            "models": models,
+            "cache": {"enabled": False},
+            "logging": {"access": False},
+            "timeouts": {"first_byte_s": 100},
+        }
         with running_gateway(config) as gateway:
             for name, (url, own) in found.items():
                 results[name] = {}
@@ -210,7 +250,9 @@ def main() -> None:
     for column in ("call", *results):
         table.add_column(column)
     for what in CALLS:
-        table.add_row(what, *("[green]same[/]" if rows[what]["passed"] else f"[red]{rows[what]}[/]" for rows in results.values()))
+        table.add_row(
+            what, *("[green]same[/]" if rows[what]["passed"] else f"[red]{rows[what]}[/]" for rows in results.values())
+        )
     Console(width=140).print(table)
     passed = all(row["passed"] for rows in results.values() for row in rows.values())
     figures = {

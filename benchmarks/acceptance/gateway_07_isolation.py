@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from harness_path import ROOT
-from rich.console import Console
-
 from harness.gateway import paced_backends, running_gateway
 from harness.record import write_result
 from harness.traffic import ask, open_session, quantile
+from harness_path import ROOT
+from rich.console import Console
 
 TESTS = [
     "tests/integration/gateway/test_shared_answers.py",
@@ -60,7 +59,11 @@ def run_tests(tests: list[str]) -> dict[str, Any]:
 
 def _foveal(*arguments: str) -> str:
     run = subprocess.run(
-        [sys.executable, "-m", "foveal.cli.app", *arguments], stdout=subprocess.PIPE, text=True, check=True, env=dict(os.environ)
+        [sys.executable, "-m", "foveal.cli.app", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=dict(os.environ),
     )
     return run.stdout
 
@@ -115,7 +118,9 @@ async def key_times(rounds: int) -> dict[str, Any]:
         "median_ms": {name: round(quantile(values, 0.5), 3) for name, values in times.items()},
         "p95_ms": {name: round(quantile(values, 0.95), 3) for name, values in times.items()},
         "spread of medians of wrong keys, ms": round(spread_ms, 3),
-        "passed": statuses["right"] == {200} and all(found == {401} for name, found in statuses.items() if name != "right") and spread_ms < 0.25,
+        "passed": statuses["right"] == {200}
+        and all(found == {401} for name, found in statuses.items() if name != "right")
+        and spread_ms < 0.25,
     }
 
 

@@ -86,7 +86,11 @@ class Connection(asyncio.Protocol):
                     await self.stream(timing)
                 else:
                     await asyncio.sleep(backend.service_s)
-                    choice = {"index": 0, "message": {"role": "assistant", "content": "a " * TOKENS}, "finish_reason": "stop"}
+                    choice = {
+                        "index": 0,
+                        "message": {"role": "assistant", "content": "a " * TOKENS},
+                        "finish_reason": "stop",
+                    }
                     self.whole(json.dumps({"id": "x", "choices": [choice], "usage": _usage()}).encode(), timing)
             ended = "end"
         finally:
@@ -97,7 +101,9 @@ class Connection(asyncio.Protocol):
     async def stream(self, timing: bytes) -> None:
         service_s = self.backend.service_s
         await asyncio.sleep(service_s * FIRST_SHARE)
-        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n" + timing + b"transfer-encoding: chunked\r\n\r\n"
+        head = (
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n" + timing + b"transfer-encoding: chunked\r\n\r\n"
+        )
         self.transport.write(head + _chunk(_event({"role": "assistant", "content": "a "})))
         for number in range(TOKENS - 1):
             await asyncio.sleep(service_s * (1 - FIRST_SHARE) / (TOKENS - 1))
@@ -106,7 +112,9 @@ class Connection(asyncio.Protocol):
         self.transport.write(_chunk(_event({}, "stop") + usage + b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
     def whole(self, body: bytes, extra: bytes = b"") -> None:
-        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + extra + b"content-length: %d\r\n\r\n" % len(body)
+        head = (
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + extra + b"content-length: %d\r\n\r\n" % len(body)
+        )
         self.transport.write(head + body)
         if self.task is None:
             self.fresh()
@@ -117,7 +125,9 @@ def _usage() -> dict[str, int]:
 
 
 def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
-    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}).encode() + b"\n\n"
+    return (
+        b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}).encode() + b"\n\n"
+    )
 
 
 def _chunk(data: bytes) -> bytes:

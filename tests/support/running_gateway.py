@@ -57,7 +57,7 @@ def _sum(gateway: Gateway, name: str, **labels: str) -> float:
 
 
 def gateway_config(backends: Sequence[FakeBackend], **changes: Any) -> GatewayConfig:
-    """One model, `vlm`, on all backends. Quick health checks and short time-outs, so that failures show at once."""
+    """One model, `vlm`, on all backends. Health checks are quick, so that failures show at once; time-outs never pass."""
     model_changes = changes.pop("model", {})
     routing = changes.pop("routing", RoutingConfig(policy="least_loaded"))
     slots = changes.pop("max_in_flight", 8)
@@ -66,8 +66,8 @@ def gateway_config(backends: Sequence[FakeBackend], **changes: Any) -> GatewayCo
         "models": {"vlm": ModelConfig(name="vlm", backends=entries, routing=routing, **model_changes)},
         "listen": ListenConfig(port=0),
         "logging": LoggingConfig(access=False),
-        "timeouts": TimeoutConfig(connect_s=1.0, first_byte_s=0.3, idle_s=0.3, total_s=20.0),
-        "health": HealthConfig(interval_s=0.1, timeout_s=0.2, breaker=BreakerConfig(open_s=0.1)),
+        "timeouts": TimeoutConfig(connect_s=5.0, first_byte_s=60.0, idle_s=60.0, total_s=60.0),
+        "health": HealthConfig(interval_s=0.1, timeout_s=0.5, breaker=BreakerConfig(open_s=0.1)),
     }
     return GatewayConfig(**{**settings, **changes})
 

@@ -12,10 +12,11 @@ import aiohttp
 import pytest
 
 from foveal.gateway.config.models import BackendConfig
-from foveal.gateway.config.traffic import QueueDeadlines
+from foveal.gateway.config.traffic import QueueDeadlines, TimeoutConfig
 from support.fake_backend import FakeBackend, fake_backend
 from support.running_gateway import RunningGateway, ask, gateway_config, post, running_gateway, until
 
+SHORT = TimeoutConfig(connect_s=1.0, first_byte_s=0.3, idle_s=0.3, total_s=20.0)
 BEFORE_THE_FIRST_BYTE = [
     "frozen",
     "silent_after_head",
@@ -50,7 +51,7 @@ async def test_a_failure_before_the_first_byte_is_hidden_by_another_backend(
     bad.behaviour = behaviour
     # The bad one comes first: nothing is known of either, and the order breaks the tie.
     async with (
-        running_gateway(gateway_config([bad, good]), wait_ready=False) as running,
+        running_gateway(gateway_config([bad, good], timeouts=SHORT), wait_ready=False) as running,
         aiohttp.ClientSession(running.url) as session,
     ):
         await _until_up(running, "good")
@@ -64,26 +65,27 @@ async def test_a_failure_before_the_first_byte_is_hidden_by_another_backend(
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "statuses", "code"),
+    ("behaviour", "statuses", "codes"),
     [
-        ("frozen", {503}, "no_backend"),  # health checks have ejected it by the time of the second try
-        ("silent_after_head", {504}, "timeout"),
-        ("dies_before_head", {502}, "backend_failed"),
-        ("garbage", {502}, "backend_failed"),
-        ("html", {502}, "backend_failed"),
-        ("half_json", {502}, "backend_failed"),
-        ("busy", {503}, "busy"),
-        ("failing", {500}, "failing"),
+        ("frozen", {504, 503}, {"timeout", "no_backend"}),  # 503 once health checks have ejected it
+        ("silent_after_head", {504}, {"timeout"}),
+        ("dies_before_head", {502}, {"backend_failed"}),
+        ("garbage", {502}, {"backend_failed"}),
+        ("html", {502}, {"backend_failed"}),
+        ("half_json", {502}, {"backend_failed"}),
+        ("busy", {503}, {"busy"}),
+        ("failing", {500}, {"failing"}),
     ],
 )
 async def test_without_another_backend_the_failure_becomes_an_explicit_error(
-    bad: FakeBackend, behaviour: Any, statuses: set[int], code: str
+    bad: FakeBackend, behaviour: Any, statuses: set[int], codes: set[str]
 ) -> None:
-    config = gateway_config([bad], deadlines_s=QueueDeadlines(0.5, 0.5, 0.5))
+    config = gateway_config([bad], deadlines_s=QueueDeadlines(0.5, 0.5, 0.5), timeouts=SHORT)
     async with running_gateway(config) as running, aiohttp.ClientSession(running.url) as session:
         bad.behaviour = behaviour
         status, body = await post(session, ask())
-        assert (status in statuses, body["error"]["code"]) == (True, code)
+        assert status in statuses
+        assert body["error"]["code"] in codes
     assert running.ended == 1
 
 
@@ -92,7 +94,7 @@ async def test_a_failure_after_the_first_byte_ends_the_stream_with_an_explicit_e
     good: FakeBackend, bad: FakeBackend, behaviour: Any
 ) -> None:
     async with (
-        running_gateway(gateway_config([bad, good])) as running,
+        running_gateway(gateway_config([bad, good], timeouts=SHORT)) as running,
         aiohttp.ClientSession(running.url) as session,
     ):
         bad.behaviours[0] = behaviour

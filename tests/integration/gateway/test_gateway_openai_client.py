@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from foveal.engine.server.config import ServerConfig
 from support.fake_backend import FakeBackend
 from support.fake_engine import FakeEngine
 from support.openai_contract import OpenAIClientContract, Served
@@ -17,8 +17,9 @@ from support.running_server import running_server
 class TestOpenAIClientOverTheGateway(OpenAIClientContract):
     @pytest.fixture
     async def served(self) -> AsyncIterator[Served]:
-        config = ServerConfig(port=0, access_log=False, served_model_names=("vlm",))
-        async with running_server(FakeEngine(), config) as server:
+        async with running_server(FakeEngine()) as server:
             backend = FakeBackend("engine", port=int(server.url.rsplit(":", 1)[1]))
-            async with running_gateway(gateway_config([backend])) as running:
-                yield Served(running.url + "/v1", "vlm")
+            config = gateway_config([backend])
+            config = replace(config, models={"fake-vlm": replace(config.models["vlm"], name="fake-vlm")})
+            async with running_gateway(config) as running:
+                yield Served(running.url + "/v1", "fake-vlm")

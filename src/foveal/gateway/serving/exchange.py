@@ -85,7 +85,7 @@ class Exchange:
                 "images, or raise timeouts.total_s"
             ) from None
         finally:
-            admitted.reservation.release()
+            admitted.close()
 
 
 def _report(incoming: Incoming, record: ExchangeRecord, error: BaseException) -> None:

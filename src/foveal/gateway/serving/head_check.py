@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from foveal.core.errors import OverloadedError, RequestError, UnauthorizedError
+from foveal.core.errors import OverloadedError, RequestError
 from foveal.gateway.serving.error_answers import error_answer
 from foveal.gateway.serving.headers import SECURITY_HEADERS
 from foveal.gateway.serving.parts import Parts
@@ -31,8 +31,10 @@ def head_check(parts: Callable[[], Parts]) -> HeadCheck:
 def _refusal(parts: Parts, headers: Mapping[bytes, bytes]) -> RequestError | None:
     if parts.in_flight.draining:
         parts.metrics.count("shed_total", "P1", "draining")
-        return OverloadedError("the gateway is shutting down; retry, so that another replica answers", retry_after_s=1.0)
-    if parts.config.keys_required and b"authorization" not in headers and b"x-api-key" not in headers:
+        return OverloadedError(
+            "the gateway is shutting down; retry, so that another replica answers", retry_after_s=1.0
+        )
+    refused = parts.tenancy.refuse_early(headers)
+    if refused is not None:
         parts.metrics.count("auth_failures_total")
-        return UnauthorizedError("no API key was sent; add the header `Authorization: Bearer KEY`")
-    return None
+    return refused

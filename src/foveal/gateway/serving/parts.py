@@ -9,6 +9,7 @@ from foveal.gateway.backends.pool import BackendPool
 from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.pricing.pricer import Pricer
 from foveal.gateway.queueing.dispatcher import Dispatcher
+from foveal.gateway.request.remote_images import Budget, RemoteImages
 from foveal.gateway.serving.attempts import Attempts
 from foveal.gateway.serving.in_flight import InFlight
 from foveal.gateway.tenancy.tenancy import Tenancy
@@ -23,6 +24,9 @@ class Parts:
     config: GatewayConfig
     clock: Clock
     tenancy: Tenancy
+    images: RemoteImages
+    budget: Budget
+    """Of the bytes in flight."""
     pricing: Pricer
     pool: BackendPool
     dispatcher: Dispatcher
