@@ -126,6 +126,11 @@ class HotServer:
         return self._started.address[1]
 
     @property
+    def budget(self) -> ByteBudget:
+        """Of the bytes in flight; what else a request holds in memory is reserved in it, too."""
+        return self._started.budget
+
+    @property
     def stats(self) -> WireStats:
         core = self._started
         return WireStats(
