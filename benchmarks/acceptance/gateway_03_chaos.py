@@ -1,10 +1,11 @@
-"""Chaos: backends are killed and frozen at random under load; every request ends in exactly one explicit way, and the books agree.
+"""Chaos: backends are killed and frozen at random under load; every request ends in exactly one explicit way, and the
+books agree.
 
 python benchmarks/acceptance/gateway_03_chaos.py --seconds 600
 
-First each failure alone, with its right outcome and in bounded time (the tests of tests/integration/gateway), then `kill -9` of one of
-two backends under load, then the chaos run. Books: what clients saw, what the gateway counted by outcome, its attempts at backends,
-and the lines that the backends left (written at once, so that a kill loses none).
+First each failure alone, with its right outcome and in bounded time (the tests of tests/integration/gateway), then
+`kill -9` of one of two backends under load, then the chaos run. Books: what clients saw, what the gateway counted by
+outcome, its attempts at backends, and the lines that the backends left (written at once, so that a kill loses none).
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import random
 import time
 from typing import Any
 
+import harness_path  # noqa: F401  (puts benchmarks/ on the path)
 from harness.gateway import GatewayProcess, PacedBackend, counters, paced_backends, running_gateway
 from harness.record import write_result
 from harness.traffic import Ended, ask, open_loop, open_session, quantile, tally
-from harness_path import ROOT
 from rich.console import Console
 
-assert ROOT
 FIRST_BYTE_S = 2.0
 SLOTS = 8
 SERVICE_MS = 200.0
@@ -32,7 +32,7 @@ def config(backends: list[PacedBackend]) -> dict[str, Any]:
         "models": {
             "paced": {
                 "backends": [{"url": one.url, "id": one.name, "max_in_flight": one.slots} for one in backends],
-                "routing": "least_loaded",
+                "routing": {"policy": "least_loaded"},
             }
         },
         "timeouts": {"connect_s": 1.0, "first_byte_s": FIRST_BYTE_S, "idle_s": 2.0, "total_s": 20.0},

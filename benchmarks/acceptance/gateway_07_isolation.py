@@ -2,8 +2,8 @@
 
 python benchmarks/acceptance/gateway_07_isolation.py
 
-Tests: tenants and the cache, salts, keys, schemathesis on the served document, header and body fuzzing, the SSRF matrix. Then the time
-of a 401 is measured for each kind of wrong key, interleaved, against a running gateway.
+Tests: tenants and the cache, salts, keys, schemathesis on the served document, header and body fuzzing, the SSRF
+matrix. Then the time of a 401 is measured for each kind of wrong key, interleaved, against a running gateway.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import harness_path
 import yaml
 from harness.gateway import paced_backends, running_gateway
 from harness.record import write_result
 from harness.traffic import ask, open_session, quantile
-from harness_path import ROOT
 from rich.console import Console
 
 TESTS = [
@@ -39,11 +39,11 @@ TESTS = [
 
 
 def run_tests(tests: list[str]) -> dict[str, Any]:
-    there = [test for test in tests if (ROOT / test).exists()]
+    there = [test for test in tests if (harness_path.ROOT / test).exists()]
     began = time.perf_counter()
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *there],
-        cwd=ROOT,
+        cwd=harness_path.ROOT,
         stdout=subprocess.PIPE,
         text=True,
         check=False,

@@ -67,7 +67,7 @@ class Assembly:
         self.pricer = Pricer(_pricing(config))
         self.in_flight = InFlight()
         self.tenancy = Tenancy(config, now_s=clock.now_s, wall_s=wall_time_s)
-        self._cache = ResponseCache(config.cache, config.state, wall_time_s)
+        self.cache = ResponseCache(config.cache, config.state, wall_time_s)
         self._flights = SingleFlight()
         self._images: tuple[tuple[RemoteImagesConfig, RequestLimits], RemoteImages] | None = None
         logging = config.logging
@@ -87,14 +87,14 @@ class Assembly:
 
     async def open(self) -> None:
         await self.tenancy.open()
-        await self._cache.open()
+        await self.cache.open()
 
     async def close(self) -> None:
         """What is in flight is broken off. Idempotent."""
         self.seats.close("the gateway is shutting down; retry, so that another replica answers")
         await self._flights.close()
         await self._client.aclose()
-        await self._cache.close()
+        await self.cache.close()
         await self.tenancy.close()
         self.request_log.flush()
         if self._tracer is not None:
@@ -104,7 +104,7 @@ class Assembly:
         """Raises ConfigurationError for pricing that cannot be; then nothing has changed."""
         self.pricer.reload(_pricing(new))
         self.tenancy.reload(new)
-        self._cache.reload(new.cache)
+        self.cache.reload(new.cache)
         self.dispatcher.reload(new.queue)
         self._use_backends(new)
         for name in set(old.models) - set(new.models):
@@ -133,7 +133,7 @@ class Assembly:
         )
 
     def shared(self, config: GatewayConfig) -> SharedAnswers:
-        return SharedAnswers(self._cache, self._flights, config.cache.single_flight, generations(config))
+        return SharedAnswers(self.cache, self._flights, config.cache.single_flight, generations(config))
 
     def _images_for(self, config: GatewayConfig) -> RemoteImages:
         """Kept as long as its settings are: it holds fetched images."""

@@ -173,8 +173,10 @@ class Gateway:
 
     def _snapshot(self) -> GatewaySnapshot:
         limit = self.parts.config.listen.max_bytes_in_flight
-        pool, dispatcher = self._assembly.pool, self._assembly.dispatcher
-        return gateway_snapshot(self._clock.now_s(), pool, dispatcher, self.in_flight, self._server, limit)
+        parts = self._assembly
+        return gateway_snapshot(
+            self._clock.now_s(), parts.pool, parts.dispatcher, parts.in_flight, parts.cache, self._server, limit
+        )
 
     def _on_refusal(self, status: int, reason: str) -> None:
         if status == 503:

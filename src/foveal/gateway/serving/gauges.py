@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from foveal.core.priority import Priority
 from foveal.gateway.backends.pool import BackendPool
+from foveal.gateway.caching.disk_cache import DiskCache
+from foveal.gateway.caching.memory_cache import MemoryCache
+from foveal.gateway.caching.response_cache import ResponseCache
 from foveal.gateway.queueing.dispatcher import Dispatcher
 from foveal.gateway.serving.in_flight import InFlight
 from foveal.gateway.wire.hot_server import HotServer
@@ -17,6 +22,7 @@ def gateway_snapshot(
     pool: BackendPool,
     dispatcher: Dispatcher,
     in_flight: InFlight,
+    cache: ResponseCache,
     server: HotServer | None,
     max_body_bytes: int,
 ) -> GatewaySnapshot:
@@ -38,5 +44,12 @@ def gateway_snapshot(
             )
             for load in pool.loads(now_s)
         ],
+        cache_bytes=_layers(cache, lambda layer: layer.num_bytes),
+        cache_entries=_layers(cache, len),
         draining=in_flight.draining,
     )
+
+
+def _layers(cache: ResponseCache, measure: Callable[[MemoryCache | DiskCache], int]) -> dict[str, int]:
+    measured = {"memory": measure(cache.memory)}
+    return measured if cache.disk is None else {**measured, "sqlite": measure(cache.disk)}
