@@ -67,7 +67,7 @@ class LearntImages:
 
 def _on_a_line(bins: Mapping[int, Sequence[float]], place: float) -> float:
     if not bins:
-        return min(_MOST_TOKENS, max(_LEAST_TOKENS, 2.0 ** (place / _BINS_PER_OCTAVE) / _PIXELS_PER_TOKEN))
+        return min(_MOST_TOKENS, max(_LEAST_TOKENS, math.exp2(place / _BINS_PER_OCTAVE) / _PIXELS_PER_TOKEN))
     below = max((number for number in bins if number <= place), default=None)
     above = min((number for number in bins if number > place), default=None)
     if below is None or above is None:
