@@ -129,12 +129,13 @@ class Reader:
 
     async def head(self) -> tuple[int, Headers]:
         """Status and headers. Raises what this reader's own lead raised; another one's failure makes the next one lead."""
-        while not self._flight.started:
-            if self.failure is not None:
-                raise self.failure
+        # Its own failure first: its request is over, though another's answer may have begun meanwhile.
+        while self.failure is None and not self._flight.started:
             if self._flight.failure is not None:
                 raise FlightBrokenError("the shared request ended without an answer") from self._flight.failure
             await self._wait()
+        if self.failure is not None:
+            raise self.failure
         return self._flight.status, self._flight.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:

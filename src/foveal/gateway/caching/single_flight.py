@@ -1,9 +1,9 @@
 """Identical requests at the same time become one.
 
 The one request belongs to no client: a task of its own asks the backend and publishes the answer, and every client, the
-first one too, reads along. So a client that leaves, or reads slowly, harms nobody; when the last one has left, the task is
-cancelled. If it fails before anything was published, the next client in line tries with its own request, one after the
-other, so that a failure does not turn into a herd.
+first one too, reads along. So a client that leaves harms nobody, nor does one that reads slowly until it is `max_lag_bytes`
+behind; when the last one has left, the task is cancelled. If it fails before anything was published, the next client in line
+tries with its own request, one after the other, so that a failure does not turn into a herd.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from foveal.gateway.caching.flight import Flight, Lead, Reader
 
 __all__ = ["SingleFlight"]
 
-_MAX_LAG_BYTES = 1 << 20
+_MAX_LAG_BYTES = 4 << 20
+"""More than a model writes in one answer: in practice a slow reader never holds up the others."""
 
 
 class SingleFlight:

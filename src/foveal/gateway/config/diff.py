@@ -15,10 +15,14 @@ from foveal.gateway.config.problems import Place, shown
 __all__ = ["Change", "ConfigDiff", "diff"]
 
 _ABSENT: Any = object()
-_RESTART: tuple[Place, ...] = (("listen",), ("state",))
-"""Sockets are bound and files are open: these wait for a restart,"""
-_LIVE: tuple[Place, ...] = (("listen", "drain_grace_s"),)
-"""except for these."""
+_RESTART: tuple[Place, ...] = (
+    ("listen", "host"),
+    ("listen", "port"),
+    ("listen", "backlog"),
+    ("listen", "tls"),
+    ("state",),
+)
+"""Sockets are bound and files are open: these wait for a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def _differences(place: Place, kind: FieldType, before: Any, after: Any) -> Iter
     if before == after:
         return
     cls: Any = type(before)
-    if dataclasses.is_dataclass(before) and cls is type(after):
+    if dataclasses.is_dataclass(before) and isinstance(after, cls):
         for name, below in record_type(cls).fields.items():
             yield from _differences((*place, name), below, getattr(before, name), getattr(after, name))
     elif isinstance(before, Mapping) and isinstance(after, Mapping):
@@ -78,7 +82,7 @@ def _differences(place: Place, kind: FieldType, before: Any, after: Any) -> Iter
             yield from _differences((*place, index), kind, old, new)
     else:
         secret = SECRET in kind.marks
-        yield Change(place, _words(before, secret, ""), _words(after, secret, "another "), _waits(place))
+        yield Change(place, _words(before, secret, ""), _words(after, secret, "another "), _waits(place, before, after))
 
 
 def _words(value: Any, secret: bool, other: str) -> str:
@@ -88,5 +92,7 @@ def _words(value: Any, secret: bool, other: str) -> str:
     return f"({other}secret)" if secret else str(value)
 
 
-def _waits(place: Place) -> bool:
-    return any(place[: len(r)] == r for r in _RESTART) and not any(place[: len(r)] == r for r in _LIVE)
+def _waits(place: Place, before: Any, after: Any) -> bool:
+    # The disk cache's budget can change, but not whether there is one.
+    is_switched = place == ("cache", "disk_bytes") and not (before and after)
+    return is_switched or any(place[: len(fixed)] == fixed for fixed in _RESTART)

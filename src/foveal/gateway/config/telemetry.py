@@ -12,7 +12,7 @@ __all__ = ["LoggingConfig", "MetricsConfig", "TracingConfig"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggingConfig:
-    """Request bodies and keys are never logged, unless `bodies` is switched on."""
+    """Request bodies and keys are never logged."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
@@ -20,8 +20,6 @@ class LoggingConfig:
     """One line per request."""
     slow_request_s: Seconds = 10.0
     """Requests longer than this are logged with their waterfall."""
-    bodies: bool = False
-    """Log the text of requests (never images). For debugging on data that may be logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

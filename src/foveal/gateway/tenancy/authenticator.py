@@ -37,12 +37,12 @@ class _Verified:
 
     __slots__ = ("digest", "expires_at", "key_id", "tenant", "used")
 
-    def __init__(self, digest: bytes, record: KeyRecord) -> None:
+    def __init__(self, digest: bytes, record: KeyRecord, used: bool = True) -> None:
         self.digest = digest
         self.key_id = record.id
         self.tenant = record.tenant
         self.expires_at = record.expires_at or float("inf")
-        self.used = True
+        self.used = used
 
 
 class Authenticator:
@@ -103,16 +103,17 @@ class Authenticator:
             )
         return tenant
 
-    def precheck(self, headers: Mapping[bytes, bytes]) -> None:
-        """Before the body is read: raises UnauthorizedError for what is certainly wrong, lets pass what needs a closer look."""
+    def refuse_early(self, headers: Mapping[bytes, bytes]) -> UnauthorizedError | None:
+        """Before the body is read: what is certainly wrong. None also for what needs a closer look."""
         text = _key_text(headers)
         if text is None:
-            raise _no_key()
+            return _no_key()
         digest = hashlib.blake2b(text, digest_size=32, key=self._pepper).digest()
         if digest in self._verified or self._may_reread():
-            return
+            return None
         if digest in self._refused or self._plausible(*split_key(text)) is None:
-            raise _wrong_key()
+            return _wrong_key()
+        return None
 
     async def refresh(self) -> None:
         """Takes over keys made or revoked by any process since. A file that cannot be read leaves things as they are."""
@@ -159,7 +160,7 @@ class Authenticator:
             if record is None or not record.is_valid(now):
                 del self._verified[digest]
             else:
-                self._verified[digest] = _Verified(digest, record)
+                self._verified[digest] = _Verified(digest, record, known.used)
         self._refused.clear()
 
     async def _check_new(self, text: bytes, digest: bytes) -> _Verified:

@@ -7,6 +7,9 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 
+import structlog
+
+from foveal.core.errors import UnauthorizedError
 from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.state.database import StateDatabase
 from foveal.gateway.state.schema import MIGRATIONS
@@ -20,6 +23,7 @@ from foveal.gateway.tenancy.tenant import Tenant
 __all__ = ["Tenancy"]
 
 _NOTE_USE_S = 60.0
+_log = structlog.get_logger(__name__)
 
 
 class Tenancy:
@@ -56,10 +60,9 @@ class Tenancy:
             return self._config.anonymous
         return await self._authenticator.authenticate(headers)
 
-    def precheck(self, headers: Mapping[bytes, bytes]) -> None:
-        """Before a body is read: raises UnauthorizedError for keys that are certainly wrong. Takes microseconds."""
-        if self._config.keys_required:
-            self._authenticator.precheck(headers)
+    def refuse_early(self, headers: Mapping[bytes, bytes]) -> UnauthorizedError | None:
+        """Before a body is read: the answer to a key that is missing or certainly wrong. None lets pass. Microseconds."""
+        return self._authenticator.refuse_early(headers) if self._config.keys_required else None
 
     def reload(self, config: GatewayConfig) -> None:
         """New tenants, limits and admin key at once; requests in flight keep what they took. `state` cannot change."""
@@ -88,7 +91,10 @@ class Tenancy:
         noted_at_s = self._now_s()
         while True:
             await asyncio.sleep(self._config.auth.refresh_s)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception:  # a bug here must not end with keys that are never refreshed again
+                _log.exception("tenancy could not be refreshed")
             if self._now_s() - noted_at_s >= _NOTE_USE_S:
                 noted_at_s = self._now_s()
                 self._authenticator.note_use()

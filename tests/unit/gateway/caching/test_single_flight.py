@@ -196,10 +196,29 @@ async def test_a_reader_that_stops_reading_holds_up_the_source_not_the_memory() 
     async with flights.join(b"k", lead) as slow:
         await settle()
         assert written == 10
-        newcomer = flights.join(b"k", lead)
         assert len(await slow.body()) == 10_000
-        async with newcomer:
-            assert len(await newcomer.body()) == 10_000
+    assert len(flights) == 0
+
+
+async def test_nobody_joins_an_answer_whose_beginning_is_gone() -> None:
+    flights, leads = SingleFlight(max_lag_bytes=1000), 0
+
+    async def lead(flight: Flight) -> None:
+        nonlocal leads
+        leads += 1
+        flight.start(200, JSON)
+        for _ in range(100):
+            await flight.write(b"x" * 100)
+        flight.finish()
+
+    async with flights.join(b"k", lead) as first:
+        chunks = first.chunks()
+        for _ in range(50):
+            await anext(chunks)
+        async with flights.join(b"k", lead) as second:
+            assert len(await second.body()) == 10_000
+        assert leads == 2
+        assert sum([len(chunk) async for chunk in chunks]) == 5_000
 
 
 async def test_a_slow_reader_that_leaves_frees_the_others() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from foveal.gateway.config.diff import diff
 from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.config.load import parse_config
+from foveal.gateway.config.problems import shown
 
 BEFORE = """
 models:
@@ -65,7 +66,12 @@ def test_added_and_removed_tenants_are_named() -> None:
 
 
 def test_sockets_and_the_state_file_wait_for_a_restart_and_the_rest_does_not() -> None:
-    after = BEFORE.replace("s.db", "x.db") + "listen: {port: 1, drain_grace_s: 5}\ncache: {ttl_s: 1}\n"
+    after = (
+        BEFORE.replace("s.db", "x.db") + "listen: {port: 1, drain_grace_s: 5}\ncache: {ttl_s: 1, disk_bytes: 1MiB}\n"
+    )
     found = diff(parsed(BEFORE), parsed(after))
-    assert {".".join(map(str, c.place)) for c in found.needs_restart} == {"state", "listen.port"}
-    assert len(found.changes) == 4
+    assert {shown(c.place) for c in found.needs_restart} == {"state", "listen.port", "cache.disk_bytes"}
+    assert len(found.changes) == 5
+    larger = diff(parsed(after), parsed(after.replace("1MiB", "2MiB")))
+    assert larger
+    assert not larger.needs_restart

@@ -71,7 +71,7 @@ async def test_without_a_state_file_everybody_is_anonymous_and_nothing_is_writte
     tenancy = Tenancy(config, wall_s=lambda: NOON)
     await tenancy.open()
     assert await tenancy.authenticate({}) is config.anonymous
-    tenancy.precheck({})
+    assert tenancy.refuse_early({}) is None
     await tenancy.close()
     assert list(tmp_path.iterdir()) == []
 
