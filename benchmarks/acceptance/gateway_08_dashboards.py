@@ -38,7 +38,7 @@ from foveal.observability.dashboards.gateway_dashboard import GATEWAY_DASHBOARD
 IMAGES = ROOT / "docs" / "images"
 RULES = ROOT / "monitoring" / "alerts" / "foveal-alerts.yml"
 SLOTS = 8
-SERVICE_MS = 200.0
+SERVICE_MS = 600.0
 ROWS = ("What users feel", "Where the time goes", "Queue and admission", "Backends")
 ENGINE_ROWS = ("Latency", "Load", "Memory and caches")
 
@@ -46,12 +46,13 @@ ENGINE_ROWS = ("Latency", "Load", "Memory and caches")
 def config(backends: list[PacedBackend]) -> dict[str, Any]:
     entries = [{"url": one.url, "id": one.name, "max_in_flight": SLOTS, "urgent_slots": 2} for one in backends]
     return {
-        "models": {"paced": {"backends": entries, "routing": "least_loaded"}},
-        "anonymous": {"id": "anonymous", "best_priority": "P0"},
+        "models": {"paced": {"backends": entries, "routing": {"policy": "least_loaded"}}},
+        "anonymous": {"best_priority": "P0"},
         "deadlines_s": {"p0": 1.0, "p1": 6.0, "p2": 10.0},
         "cache": {"enabled": True},
         "logging": {"access": False},
         "health": {"interval_s": 1.0},
+        "timeouts": {"first_byte_s": 5.0, "idle_s": 5.0},
     }
 
 
@@ -151,7 +152,7 @@ def gateway_run(seconds: float) -> tuple[dict[str, Any], dict[str, int]]:
                 end_s,
                 {name: phase["began"] for name, phase in figures.items()},
                 IMAGES / "gateway-dashboard.png",
-                "Foveal gateway: three backends of 40 requests/s each; calm, a flood of P2, a killed and a frozen backend",
+                "Foveal gateway: three backends of 13 requests/s each; calm, a flood of P2, a killed and a frozen backend",
             )
     return figures, series
 

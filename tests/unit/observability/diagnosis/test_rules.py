@@ -119,6 +119,20 @@ def test_a_tail_of_retries_is_named() -> None:
     assert _only(traffic.window(provoke), "tail_latency").title.endswith("retry")
 
 
+def test_background_requests_that_wait_are_no_tail_but_normal_ones_are() -> None:
+    def provoke(traffic: GatewayTraffic, late: Priority) -> None:
+        for number in range(100):
+            priority = late if number % 10 == 0 else Priority.P1
+            waits = {"queue": 4.0} if number % 10 == 0 else {}
+            traffic.request(priority=priority, stages={"read": 0.001, **waits, "backend": 0.1, "stream": 0.5})  # type: ignore[dict-item]
+
+    traffic = GatewayTraffic()
+    assert diagnose(traffic.window(lambda: provoke(traffic, Priority.P2))) == []
+    finding = _only(traffic.window(lambda: provoke(traffic, Priority.P1)), "tail_latency")
+    assert finding.title.endswith("queue")
+    assert "of P1" in finding.evidence[0]
+
+
 def test_a_few_requests_are_no_tail() -> None:
     engine = EngineTraffic()
     window = engine.window(lambda: [engine.request(queue_s=queue_s) for queue_s in (0.01, 5.0)] and None)

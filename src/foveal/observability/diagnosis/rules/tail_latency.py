@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foveal.core.priority import Priority
 from foveal.observability.diagnosis.finding import Finding, seconds
 from foveal.observability.diagnosis.window import Window
 
@@ -22,6 +23,7 @@ class _Stage:
     cause: str
     remedy: tuple[str, ...]
     label: str = ""
+    """Which label selects: `stage` (its name), `priority` (the class that is judged), none."""
 
 
 _ENGINE_STAGES = (
@@ -57,44 +59,60 @@ _ENGINE_STAGES = (
     ),
 )
 
-_GATEWAY_STAGES = tuple(
-    _Stage(name, f"{_G}stage_seconds", cause, remedy, name)
-    for name, cause, remedy in (
-        (
-            "queue",
-            "The slow ones waited in the gateway for a backend with room.",
-            ("add a replica", "give tenants limits, so that a burst of one does not delay all"),
-        ),
-        (
-            "fetch",
-            "The slow ones waited for a remote picture.",
-            ("send pictures as data URLs", "let the gateway keep fetched pictures longer"),
-        ),
-        (
-            "retry",
-            "The slow ones were tried on a backend that failed before.",
-            ("look at that backend's results", "shorten connect_s and first_byte_s, so that retries begin earlier"),
-        ),
-        (
-            "backend",
-            "The slow ones were slow at the backend.",
-            ("run foveal diagnose on the backend itself", "switch hedging on"),
-        ),
-    )
+_GATEWAY_QUEUE = _Stage(
+    "queue",
+    f"{_G}request_queue_time_seconds",
+    "The slow ones waited in the gateway for a backend with room.",
+    ("add a replica", "give tenants limits, so that a burst of one does not delay all"),
+    "priority",
+)
+
+_GATEWAY_STAGES = (
+    _GATEWAY_QUEUE,
+    *(
+        _Stage(name, f"{_G}stage_seconds", cause, remedy, "stage")
+        for name, cause, remedy in (
+            (
+                "fetch",
+                "The slow ones waited for a remote picture.",
+                ("send pictures as data URLs", "let the gateway keep fetched pictures longer"),
+            ),
+            (
+                "retry",
+                "The slow ones were tried on a backend that failed before.",
+                ("look at that backend's results", "shorten connect_s and first_byte_s, so that retries begin earlier"),
+            ),
+            (
+                "backend",
+                "The slow ones were slow at the backend.",
+                ("run foveal diagnose on the backend itself", "switch hedging on"),
+            ),
+        )
+    ),
 )
 
 
 def tail_latency(window: Window) -> Finding | None:
-    """P99 of the time to the first token above five times P50, from 20 requests on."""
-    is_gateway = window.has(f"{_G}time_to_first_token_seconds_count")
-    ttft = f"{_G}time_to_first_token_seconds" if is_gateway else "foveal_time_to_first_token_seconds"
-    typical, slow = window.quantile(ttft, 0.5), window.quantile(ttft, 0.99)
-    if typical is None or slow is None or window.count(ttft) < _LEAST_REQUESTS:
+    """P99 of the time to the first token above five times P50, from 20 requests on.
+
+    At a gateway within P0 or within P1: P2 may wait, and classes together would always look uneven.
+    """
+    if not window.has(f"{_G}time_to_first_token_seconds_count"):
+        return _judge(window, "foveal_time_to_first_token_seconds", _ENGINE_STAGES, {})
+    classes = ({"priority": one.name} for one in (Priority.P0, Priority.P1))
+    found = (_judge(window, f"{_G}time_to_first_token_seconds", _GATEWAY_STAGES, labels) for labels in classes)
+    return next((finding for finding in found if finding is not None), None)
+
+
+def _judge(window: Window, ttft: str, stages: tuple[_Stage, ...], labels: dict[str, str]) -> Finding | None:
+    typical, slow = window.quantile(ttft, 0.5, **labels), window.quantile(ttft, 0.99, **labels)
+    if typical is None or slow is None or window.count(ttft, **labels) < _LEAST_REQUESTS:
         return None
     if slow < _LEAST_S or slow < _RATIO * typical:
         return None
-    head = f"time to first token: P50 {seconds(typical)}, P99 {seconds(slow)} ({slow / typical:.0f} times)"
-    stage, spread = _widest(window, _GATEWAY_STAGES if is_gateway else _ENGINE_STAGES)
+    whose = f" of {labels['priority']}" if labels else ""
+    head = f"time to first token{whose}: P50 {seconds(typical)}, P99 {seconds(slow)} ({slow / typical:.0f} times)"
+    stage, spread = _widest(window, stages, labels)
     if stage is None:
         return Finding(
             "tail_latency",
@@ -120,17 +138,17 @@ def tail_latency(window: Window) -> Finding | None:
     return Finding("tail_latency", "problem", title, stage.cause, evidence, stage.remedy)
 
 
-def _widest(window: Window, stages: tuple[_Stage, ...]) -> tuple[_Stage | None, str]:
+def _widest(window: Window, stages: tuple[_Stage, ...], labels: dict[str, str]) -> tuple[_Stage | None, str]:
     """The stage whose P99 lies furthest above its P50."""
     best: tuple[float, _Stage, str] | None = None
     for stage in stages:
-        labels = {"stage": stage.label} if stage.label else {}
-        middle, high = (window.quantile(stage.histogram, q, **labels) for q in (0.5, 0.99))
+        own = {"stage": stage.name} if stage.label == "stage" else labels if stage.label else {}
+        middle, high = (window.quantile(stage.histogram, q, **own) for q in (0.5, 0.99))
         if middle is None or high is None:
             continue
         # A stage that only the slow ones have has no typical value of its own: all of it is the spread.
-        share = window.count(stage.histogram, **labels) / max(1.0, _requests(window))
-        spread = high - (middle if share > 0.5 else 0.0)
+        share = window.count(stage.histogram, **own) / max(1.0, _requests(window))
+        spread = high - (middle if share > 0.1 else 0.0)
         if best is None or spread > best[0]:
             best = (spread, stage, f"{stage.name}: P50 {seconds(middle)}, P99 {seconds(high)}")
     return (None, "") if best is None or best[0] < _LEAST_S / 2 else (best[1], best[2])
