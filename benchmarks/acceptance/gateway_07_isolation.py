@@ -111,13 +111,15 @@ async def key_times(rounds: int) -> dict[str, Any]:
                         ended = await ask(session, body, {"Authorization": f"Bearer {keys[name]}"})
                         times[name].append(ended.seconds * 1e3)
                         statuses[name].add(ended.status)
-    wrong = {name: quantile(values, 0.5) for name, values in times.items() if name != "right"}
+    # The quickest tenth: the rest is what else the machine did.
+    wrong = {name: quantile(values, 0.1) for name, values in times.items() if name != "right"}
     spread_ms = max(wrong.values()) - min(wrong.values())
     return {
         "statuses": {name: sorted(found) for name, found in statuses.items()},
         "median_ms": {name: round(quantile(values, 0.5), 3) for name, values in times.items()},
+        "p10_ms": {name: round(quantile(values, 0.1), 3) for name, values in times.items()},
         "p95_ms": {name: round(quantile(values, 0.95), 3) for name, values in times.items()},
-        "spread of medians of wrong keys, ms": round(spread_ms, 3),
+        "spread of the quickest tenth of wrong keys, ms": round(spread_ms, 3),
         "passed": statuses["right"] == {200}
         and all(found == {401} for name, found in statuses.items() if name != "right")
         and spread_ms < 0.25,

@@ -58,10 +58,12 @@ class PacedBackend:
 
     def events(self) -> dict[str, int]:
         """begin, end, left -> how often, over all lives of the process."""
-        counts = {"begin": 0, "end": 0, "left": 0}
-        for line in self.log.read_text().splitlines() if self.log.exists() else []:
-            counts[line.split(" ", 1)[0]] += 1
-        return counts
+        return {event: len(self.request_ids(event)) for event in ("begin", "end", "left")}
+
+    def request_ids(self, event: str) -> list[str]:
+        """X-Request-Id of each request of which the log says `event`."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [line.split(" ")[3] for line in lines if line.startswith(event + " ")]
 
 
 @contextlib.contextmanager

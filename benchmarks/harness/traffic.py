@@ -32,6 +32,7 @@ class Ended:
     retry_after_s: float | None = None
     text: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    """Names in lower case."""
     at_s: float = field(default_factory=time.monotonic)
     """When it ended."""
 
@@ -54,7 +55,7 @@ async def ask(
     status, first_byte_s, seen, text = 0, None, {}, b""
     try:
         async with session.post(path, json=body, headers=headers or {}) as response:
-            status, seen = response.status, dict(response.headers)
+            status, seen = response.status, {name.lower(): value for name, value in response.headers.items()}
             async for chunk in response.content.iter_any():
                 if first_byte_s is None:
                     first_byte_s = time.monotonic() - started
@@ -62,7 +63,7 @@ async def ask(
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         return Ended("broken", status, type(error).__name__, time.monotonic() - started, first_byte_s, label)
     kind, code = _verdict(status, text, bool(body.get("stream")))
-    retry_after = seen.get("Retry-After", seen.get("retry-after"))
+    retry_after = seen.get("retry-after")
     return Ended(
         kind,
         status,
@@ -70,7 +71,7 @@ async def ask(
         time.monotonic() - started,
         first_byte_s,
         label,
-        _timing(seen.get("server-timing", seen.get("Server-Timing", ""))),
+        _timing(seen.get("server-timing", "")),
         float(retry_after) if retry_after else None,
         text,
         seen,

@@ -67,8 +67,7 @@ def _account(
     else:
         record.completion_tokens = max(0, tail.num_events - _EVENTS_WITHOUT_TOKEN)
     admitted.reservation.settle(record.prompt_tokens or call.price.prompt_tokens, record.completion_tokens)
-    if tail.finish_reason is not None:
-        record.finish_reasons = (tail.finish_reason,)
+    record.finish_reasons = tail.finish_reasons
     spec = opened.lease.backend
     parts.tenancy.feedback.remember(call.tenant.id, record.request_id, AnswerOrigin(spec.model, spec.version, spec.id))
     if complete and usage is not None:

@@ -38,7 +38,7 @@ async def deliver(
     record.status = answer.head.status
     headers = _headers(call, answered, waterfall, record)
     if answer.whole is not None:
-        tail.feed(answer.whole)
+        tail.feed_whole(answer.whole)
         sink.respond(answer.head.status, headers, answer.whole)
         return
     sink.start(answer.head.status, headers)

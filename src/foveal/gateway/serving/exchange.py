@@ -51,14 +51,15 @@ class Exchange:
         waterfall.mark("read", incoming.body_done_s)
         trace = parts.observer.begin(record, incoming.headers.get(b"traceparent"), incoming.received_s)
         try:
-            with parts.in_flight.enter():
+            task = parts.in_flight.enter()
+            try:
                 await self._serve(parts, incoming, call_id, record, waterfall)
+            finally:
+                parts.in_flight.leave(task)
         except asyncio.CancelledError:
             if incoming.disconnected or not parts.in_flight.cut_off:
                 record.outcome, record.code = "aborted", "client_left"
                 raise
-            task = asyncio.current_task()
-            assert task is not None
             task.uncancel()
             _report(incoming, record, _cut_off())
         except FlightBrokenError as error:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from foveal.core.errors import OverloadedError
 
 __all__ = ["InFlight"]
@@ -27,9 +24,8 @@ class InFlight:
     def num_requests(self) -> int:
         return len(self._tasks)
 
-    @contextmanager
-    def enter(self) -> Iterator[None]:
-        """Count the current task's request until the block ends. Raises OverloadedError (503) while draining."""
+    def enter(self) -> asyncio.Task[object]:
+        """Count the current task's request until `leave`. Raises OverloadedError (503) while draining."""
         if self.draining:
             raise OverloadedError(
                 "the gateway is shutting down and takes no new requests; retry, so that another replica answers",
@@ -39,12 +35,13 @@ class InFlight:
         assert task is not None
         self._tasks.add(task)
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self._tasks.discard(task)
-            if not self._tasks:
-                self._idle.set()
+        return task
+
+    def leave(self, task: asyncio.Task[object]) -> None:
+        """`task` is what `enter` gave."""
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._idle.set()
 
     async def drain(self, grace_s: float) -> bool:
         """Refuse new requests and wait for those in flight; True if all of them finished within `grace_s` seconds."""

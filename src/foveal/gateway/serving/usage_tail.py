@@ -32,7 +32,17 @@ class _Usage(msgspec.Struct):
     prompt_tokens_details: _Details | None = None
 
 
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Whole(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+
+
 _decoder = msgspec.json.Decoder(_Usage)
+_whole_decoder = msgspec.json.Decoder(_Whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +58,22 @@ class AnswerUsage:
 class UsageTail:
     """Feed it the answer's bytes in order. What it keeps is bounded."""
 
-    __slots__ = ("_tail", "num_bytes", "num_events")
+    __slots__ = ("_tail", "_whole", "num_bytes", "num_events")
 
     def __init__(self) -> None:
         self._tail = b""
+        self._whole: _Whole | None = None
         self.num_bytes = 0
         self.num_events = 0
         """Server-sent events so far: about one token each where the backend sends no usage."""
+
+    def feed_whole(self, body: bytes) -> None:
+        """A complete answer that is no stream. It is decoded once, which is quicker than looking for its parts."""
+        self.num_bytes = len(body)
+        try:
+            self._whole = _whole_decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._tail = body[-_KEPT_BYTES:]
 
     def feed(self, chunk: bytes) -> None:
         self.num_bytes += len(chunk)
@@ -72,16 +91,20 @@ class UsageTail:
         return _ERROR_EVENT.search(self._tail) is not None
 
     @property
-    def finish_reason(self) -> str | None:
-        """Of the choice that ended last."""
+    def finish_reasons(self) -> tuple[str, ...]:
+        """Of a whole answer's choices; of a stream that of the choice that ended last."""
+        if self._whole is not None:
+            return tuple(choice.finish_reason for choice in self._whole.choices if choice.finish_reason)
         found = _FINISH.findall(self._tail)
-        return found[-1].decode() if found else None
+        return (found[-1].decode(),) if found else ()
 
     def usage(self) -> AnswerUsage | None:
         """None where the answer holds none, as streams without `include_usage`.
 
         A text of the answer cannot be taken for it: JSON escapes the quotes inside a string.
         """
+        if self._whole is not None:
+            return None if self._whole.usage is None else _answer_usage(self._whole.usage)
         for match in reversed(list(_USAGE.finditer(self._tail))):
             end = _object_end(self._tail, match.start(1))
             if end is None:
@@ -90,10 +113,16 @@ class UsageTail:
                 found = _decoder.decode(self._tail[match.start(1) : end])
             except msgspec.DecodeError:
                 continue
-            details = found.prompt_tokens_details or _Details()
-            images = details.multimodal_tokens or _Multimodal()
-            return AnswerUsage(found.prompt_tokens, found.completion_tokens, details.cached_tokens or 0, images.image)
+            return _answer_usage(found)
         return None
+
+
+def _answer_usage(found: _Usage) -> AnswerUsage:
+    details = found.prompt_tokens_details
+    if details is None:
+        return AnswerUsage(found.prompt_tokens, found.completion_tokens)
+    images = details.multimodal_tokens.image if details.multimodal_tokens is not None else 0
+    return AnswerUsage(found.prompt_tokens, found.completion_tokens, details.cached_tokens or 0, images)
 
 
 def _object_end(data: bytes, start: int) -> int | None:

@@ -35,7 +35,7 @@ def test_usage_is_found_however_the_answer_is_cut_into_chunks(data: st.DataObjec
     tail = fed(*(body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)))
     assert tail.usage() == AnswerUsage(500, 20, 64, 300)
     assert tail.num_bytes == len(body)
-    assert tail.finish_reason == "length"
+    assert tail.finish_reasons == ("length",)
 
 
 @given(st.text())
@@ -53,7 +53,7 @@ def test_usage_at_the_end_of_a_stream_counts_and_null_before_it_does_not() -> No
         b"data: [DONE]\n\n",
     )
     assert tail.usage() == AnswerUsage(3, 2)
-    assert (tail.is_done, tail.has_error, tail.finish_reason, tail.num_events) == (True, False, "stop", 4)
+    assert (tail.is_done, tail.has_error, tail.finish_reasons, tail.num_events) == (True, False, ("stop",), 4)
 
 
 def test_timings_behind_the_usage_do_not_hide_it() -> None:
@@ -68,3 +68,18 @@ def test_what_is_kept_is_bounded_while_a_long_answer_passes() -> None:
 
 def test_an_error_event_at_the_end_is_seen() -> None:
     assert fed(b'data: {"choices":[]}\n\n', b'data: {"error":{"message":"dead"}}\n\n').has_error
+
+
+def test_a_whole_answer_tells_usage_and_every_choice_s_end() -> None:
+    tail = UsageTail()
+    choices = [{"index": k, "message": {}, "finish_reason": reason} for k, reason in enumerate(("stop", "length"))]
+    body = json.dumps({"id": "a", "usage": USAGE, "choices": choices, "timings": {}}).encode()
+    tail.feed_whole(body)
+    assert tail.usage() == AnswerUsage(500, 20, 64, 300)
+    assert tail.finish_reasons == ("stop", "length")
+
+
+def test_a_whole_answer_that_cannot_be_decoded_is_searched_for_what_it_has() -> None:
+    tail = UsageTail()
+    tail.feed_whole(whole(usage=USAGE, choices=3))
+    assert tail.usage() == AnswerUsage(500, 20, 64, 300)
