@@ -32,6 +32,8 @@ class MetricTable(Collector):
         self._fixed = fixed
         self._counters: dict[str, dict[tuple[str, ...], CounterCell]] = {}
         self._histograms: dict[str, dict[tuple[str, ...], HistogramCell]] = {}
+        self._cells: list[HistogramCell] = []
+        self._turn = 0
         for spec in specs:
             if spec.source == "request":
                 if spec.kind == "histogram":
@@ -58,13 +60,22 @@ class MetricTable(Collector):
         if cell is None:
             self._check(name, labels)
             cell = series[labels] = HistogramCell(self._specs[name].buckets)
+            self._cells.append(cell)
         return cell
 
-    def settle(self) -> None:
-        """Sort pending values of all histograms into their buckets."""
-        for series in self._histograms.values():
-            for cell in series.values():
-                cell.settle()
+    def settle_next(self) -> None:
+        """Sort the pending values of one histogram into its buckets; the next call takes the next one.
+
+        All at once would hold up the event loop for a millisecond.
+        """
+        if self._cells:
+            self._turn = (self._turn + 1) % len(self._cells)
+            self._cells[self._turn].settle()
+
+    @property
+    def num_pending(self) -> int:
+        """Values not yet in buckets, over all histograms."""
+        return sum(len(cell.pending) for cell in self._cells)
 
     def describe(self) -> Iterable[Metric]:
         return [_family(spec) for spec in self._specs.values()]

@@ -39,7 +39,8 @@ class RequestLog:
         self._access = access
         self._slow_s = slow_s
         self._wall_time_s = wall_time_s
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
+        self._second, self._second_text = 0, ""
         self._encode = msgspec.json.Encoder().encode
 
     def write(self, record: ExchangeRecord, waterfall: Waterfall) -> bool:
@@ -47,65 +48,90 @@ class RequestLog:
         seconds = waterfall.last_s - waterfall.body_done_s
         is_slow = self._slow_s is not None and seconds > self._slow_s
         if is_slow or self._access:
-            fields = self._fields(record, seconds)
-            if is_slow:
-                fields |= {"event": "slow request", "level": "warning", "waterfall_ms": _milliseconds(waterfall)}
-            self._lines.append(self._line(fields, waterfall, is_slow))
+            line = _Line(
+                "slow request" if is_slow else "request",
+                "warning" if is_slow else "info",
+                self._timestamp(),
+                record.request_id,
+                record.path,
+                record.status,
+                record.outcome,
+                round(1000 * seconds, 2),
+                record.model,
+                record.tenant,
+                record.priority.name,
+                record.backend,
+                record.body_bytes,
+                record.prompt_tokens,
+                record.completion_tokens,
+                record.code,
+                record.served_model if record.served_model != record.model else "",
+                record.num_images,
+                record.vision_tokens,
+                record.attempts,
+                record.cache,
+                record.traceparent[3:35],
+                _milliseconds(waterfall) if is_slow else {},
+            )
+            self._lines.append(self._encode(line) if self._format == "json" else _text(line))
             if len(self._lines) >= _MAX_LINES:
                 self.flush()
         return is_slow
 
     def flush(self) -> None:
         if self._lines:
-            text = "".join(self._lines)
+            text = b"\n".join(self._lines).decode()
             self._lines.clear()
-            self._stream.write(text)
+            self._stream.write(text + "\n")
             self._stream.flush()
 
-    def _fields(self, record: ExchangeRecord, seconds: float) -> dict[str, object]:
-        fields: dict[str, object] = {
-            "event": "request",
-            "level": "info",
-            "logger": "foveal.gateway",
-            "timestamp": datetime.fromtimestamp(self._wall_time_s(), UTC).isoformat().replace("+00:00", "Z"),
-            "request_id": record.request_id,
-            "path": record.path,
-            "status": record.status,
-            "outcome": record.outcome,
-            "duration_ms": round(1000 * seconds, 2),
-            "model": record.model,
-            "tenant": record.tenant,
-            "priority": record.priority.name,
-            "backend": record.backend,
-            "body_bytes": record.body_bytes,
-            "prompt_tokens": record.prompt_tokens,
-            "completion_tokens": record.completion_tokens,
-        }
-        if record.code:
-            fields["code"] = record.code
-        if record.served_model and record.served_model != record.model:
-            fields["served_model"] = record.served_model
-        if record.num_images:
-            fields |= {"images": record.num_images, "vision_tokens": record.vision_tokens}
-        if record.attempts > 1:
-            fields["attempts"] = record.attempts
-        if record.cache:
-            fields["cache"] = record.cache
-        if record.traceparent:
-            fields["trace_id"] = record.traceparent[3:35]
-        return fields
-
-    def _line(self, fields: dict[str, object], waterfall: Waterfall, is_slow: bool) -> str:
-        if self._format == "json":
-            return self._encode(fields).decode() + "\n"
-        shown = " ".join(
-            f"{name}={_plain(fields[name])}" for name in fields if name not in _NOT_IN_TEXT and fields[name] != ""
-        )
-        tail = f"  [{waterfall.describe()}]" if is_slow else ""
-        return f"{fields['timestamp']} [{fields['level']}] {fields['event']} {shown}{tail}\n"
+    def _timestamp(self) -> str:
+        """ISO 8601 in UTC; the part up to the second is made once per second."""
+        now_s = self._wall_time_s()
+        second = int(now_s)
+        if second != self._second:
+            self._second = second
+            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._second_text}.{int(1000 * (now_s - second)):03d}Z"
 
 
-_NOT_IN_TEXT = frozenset({"timestamp", "level", "event", "logger", "waterfall_ms"})
+class _Line(msgspec.Struct, omit_defaults=True):
+    """Fields in the order in which people read them; those with a default are left out where they have it."""
+
+    event: str
+    level: str
+    timestamp: str
+    request_id: str
+    path: str
+    status: int
+    outcome: str
+    duration_ms: float
+    model: str
+    tenant: str
+    priority: str
+    backend: str
+    body_bytes: int
+    prompt_tokens: int
+    completion_tokens: int
+    code: str = ""
+    served_model: str = ""
+    images: int = 0
+    vision_tokens: int = 0
+    attempts: int = 1
+    cache: str = ""
+    trace_id: str = ""
+    waterfall_ms: dict[str, float] = {}
+
+
+def _text(line: _Line) -> bytes:
+    fields = msgspec.to_builtins(line)
+    head = [fields.pop("timestamp"), f"[{fields.pop('level')}]", fields.pop("event")]
+    waterfall = fields.pop("waterfall_ms", None)
+    shown = [f"{name}={_plain(value)}" for name, value in fields.items() if value != ""]
+    tail = (
+        ["[" + " | ".join(f"{stage} {ms:.1f}" for stage, ms in waterfall.items() if ms) + " ms]"] if waterfall else []
+    )
+    return " ".join([*head, *shown, *tail]).encode()
 
 
 def _milliseconds(waterfall: Waterfall) -> dict[str, float]:

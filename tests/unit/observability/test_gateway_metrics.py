@@ -158,6 +158,14 @@ def test_server_timing_holds_the_waterfall_and_the_backends_own(clock: ManualClo
     assert waterfall.describe() == "read 1.5 | queue 100.0 | backend 250.0 ms"
 
 
+def test_pending_values_stay_bounded_where_nobody_scrapes(metrics: GatewayMetrics, clock: ManualClock) -> None:
+    waterfall = _walk(clock, {"read": 0.1, "backend": 0.1, "stream": 0.1})
+    for _ in range(20_000):
+        metrics.finished(_answered(), waterfall)
+    assert metrics.num_pending < 20_000
+    assert metrics.value("foveal_gateway_overhead_seconds_count") == 20_000
+
+
 def test_a_stage_that_comes_twice_is_summed(clock: ManualClock) -> None:
     waterfall = Waterfall(clock.now_s)
     for seconds in (0.1, 0.2):

@@ -41,7 +41,7 @@ def test_a_request_is_one_json_line_with_its_id() -> None:
     (line,) = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert (line["event"], line["request_id"], line["duration_ms"]) == ("request", "req-1", 250.0)
     assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
-    assert line["timestamp"] == "2027-01-15T08:00:00Z"
+    assert line["timestamp"] == "2027-01-15T08:00:00.000Z"
 
 
 def test_a_slow_request_is_a_warning_with_its_waterfall_even_without_an_access_log() -> None:
@@ -53,6 +53,19 @@ def test_a_slow_request_is_a_warning_with_its_waterfall_even_without_an_access_l
     (line,) = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert (line["event"], line["level"]) == ("slow request", "warning")
     assert line["waterfall_ms"] == {"read": 100.0, "backend": 600.0}
+
+
+def test_what_is_usual_is_left_out_of_a_line() -> None:
+    stream = io.StringIO()
+    log = _log(stream)
+    record = _record()
+    record.attempts = 1
+    log.write(record, _waterfall(0.0, 0.1))
+    record.attempts, record.served_model, record.num_images, record.code = 2, "small", 1, "x"
+    log.write(record, _waterfall(0.0, 0.1))
+    log.flush()
+    usual, unusual = [set(json.loads(line)) for line in stream.getvalue().splitlines()]
+    assert unusual - usual == {"attempts", "served_model", "images", "code"}
 
 
 def test_text_lines_are_for_people() -> None:
@@ -72,6 +85,16 @@ def test_lines_are_written_many_at_a_time_but_not_for_ever() -> None:
     for _ in range(300):
         log.write(_record(), _waterfall(0.0, 0.1))
     assert stream.getvalue().count("\n") >= 256
+
+
+def test_the_milliseconds_of_a_timestamp_move_within_a_second() -> None:
+    stream, times = io.StringIO(), iter([1_800_000_000.25, 1_800_000_000.75, 1_800_000_001.0])
+    log = RequestLog(stream, wall_time_s=lambda: next(times))
+    for _ in range(3):
+        log.write(_record(), _waterfall(0.0, 0.1))
+    log.flush()
+    stamps = [json.loads(line)["timestamp"] for line in stream.getvalue().splitlines()]
+    assert stamps == ["2027-01-15T08:00:00.250Z", "2027-01-15T08:00:00.750Z", "2027-01-15T08:00:01.000Z"]
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
