@@ -61,9 +61,10 @@ async def _ask_all(url: str, urls: list[str], order: list[int], clients: int) ->
         async def client() -> None:
             while todo:
                 number, which = todo.pop()
+                # The question first: otherwise the prefix cache answers for the feature cache.
                 content = [
+                    {"type": "text", "text": f"{number}. {QUESTIONS[number % len(QUESTIONS)]}"},
                     {"type": "image_url", "image_url": {"url": urls[which]}},
-                    {"type": "text", "text": QUESTIONS[number % len(QUESTIONS)]},
                 ]
                 body = {
                     "model": "vlm",
