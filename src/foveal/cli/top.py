@@ -74,11 +74,12 @@ def view(url: str, window: Window) -> RenderableType:
     """The whole screen for one window: a gateway's if it has a gateway's metrics, else an engine's."""
     is_gateway = window.has("foveal_gateway_requests_received_total")
     memory = window.latest("process_resident_memory_bytes")
+    cpu = window.rate("process_cpu_seconds_total") + window.rate("foveal_engine_cpu_seconds_total")
     head = Text.assemble(
         (" foveal top ", "reverse bold"),
         f"  {'gateway' if is_gateway else 'engine'} {url}",
         (f"   last {window.seconds:.0f} s", "dim"),
-        (f"   CPU {100 * window.rate('process_cpu_seconds_total'):.0f} %", "dim"),
+        (f"   CPU {100 * cpu:.0f} %", "dim"),
         (f"   memory {memory / 2**20:,.0f} MiB" if memory else "", "dim"),
         ("   DRAINING" if window.latest("foveal_gateway_draining") else "", "bold red"),
     )

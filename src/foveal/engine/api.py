@@ -71,6 +71,8 @@ class EngineStats:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     encoded_images: int = 0
+    cpu_s: float = 0.0
+    """Processor time of the engine process, all its threads."""
     max_num_seqs: int = 0
     """Sequences that may run at once now."""
     latency_correction: float = 1.0

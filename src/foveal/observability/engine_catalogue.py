@@ -116,6 +116,12 @@ ENGINE_CATALOGUE: tuple[MetricSpec, ...] = (
         "foveal_generation_tokens_total", "counter", "Generated tokens.", "tokens", "vllm:generation_tokens_total"
     ),
     _sampled("foveal_engine_steps_total", "counter", "Steps of the engine loop."),
+    _sampled(
+        "foveal_engine_cpu_seconds_total",
+        "counter",
+        "Processor time of the engine process; process_cpu_seconds_total is the server's before it.",
+        "seconds",
+    ),
     _sampled("foveal_max_num_seqs", "gauge", "Sequences that may run at once now: latency target and memory lower it."),
     _sampled(
         "foveal_latency_correction_ratio",

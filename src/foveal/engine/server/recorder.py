@@ -129,6 +129,7 @@ def engine_snapshot(stats: EngineStats, requests_in_flight: int, bytes_in_flight
         "foveal_prompt_tokens_total": stats.prompt_tokens,
         "foveal_generation_tokens_total": stats.generation_tokens,
         "foveal_engine_steps_total": stats.steps,
+        "foveal_engine_cpu_seconds_total": stats.cpu_s,
         "foveal_max_num_seqs": stats.max_num_seqs,
         "foveal_latency_correction_ratio": stats.latency_correction,
         "foveal_requests_refused_late_total": stats.refused_late,

@@ -65,7 +65,16 @@ _LOAD = Row(
             maximum=1,
         ),
         Panel("Errors", "reqps", (rate_by("foveal_request_errors_total", "code", MODEL),), stacked=True),
-        Panel("CPU", "short", (Query(f"sum by (instance) (rate(process_cpu_seconds_total{RATE}))", "{{instance}}"),)),
+        Panel(
+            "Cores busy",
+            "short",
+            (
+                Query(
+                    f"sum by (instance) (rate(foveal_engine_cpu_seconds_total{{{MODEL}}}{RATE}))", "engine {{instance}}"
+                ),
+                Query(f"sum by (instance) (rate(process_cpu_seconds_total{RATE}))", "server {{instance}}"),
+            ),
+        ),
     ),
 )
 
