@@ -46,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, default=Path("/nonexistent"), help="folder of environments.py")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="threads of wrk")
     parser.add_argument("--bodies", nargs="+", default=["text", "image_650k", "image_4m"])
     parser.add_argument("--only", nargs="+", choices=sorted(CONTENDERS), default=list(CONTENDERS))
@@ -82,6 +82,10 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             except (RuntimeError, OSError) as error:
                 failures[name] = str(error)
                 print(f"{name} does not take part: {error}", file=sys.stderr)
+        # First, while they are fresh: what was once taken from the system is not always given back.
+        memory = {}
+        if "image_4m" in options.bodies:
+            memory = {contender.name: memory_figures(contender, scripts, bodies) for contender in running}
         targets = [(DIRECT, f"{backend}/v1/chat/completions", 0)]
         targets += [(contender.name, contender.url, contender.process.pid) for contender in running]
         runs: dict[Key, list[dict[str, float]]] = defaultdict(list)
@@ -101,9 +105,6 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
                             spent = (processor_s(pid) - spent) if pid else 0.0
                             runs[body, concurrency, name].append(run_figures(load, spent, count(backend), concurrency))
                             progress.advance(task)
-        memory = {}
-        if "image_4m" in options.bodies:
-            memory = {contender.name: memory_figures(contender, scripts, bodies) for contender in running}
     return {"runs": rows(runs), "memory": memory, "did_not_take_part": failures}
 
 
@@ -151,7 +152,7 @@ def rows(runs: dict[Key, list[dict[str, float]]]) -> list[dict[str, Any]]:
 def memory_figures(contender: Running, scripts: dict[str, Path], bodies: dict[str, Path]) -> dict[str, float]:
     """Peak resident size above idle at 16 requests of 4 MB, against the bytes that were admitted."""
     pid = contender.process.pid
-    run_wrk(contender.url, scripts["text"], 1, 0.5)
+    run_wrk(contender.url, scripts["text"], 1, 1)
     time.sleep(0.5)
     idle = resident_bytes(pid)
     reset_peak(pid)

@@ -47,10 +47,10 @@ def write_script(path: Path, body: Path, key: str) -> Path:
     return path
 
 
-def run_wrk(url: str, script: Path, concurrency: int, seconds: float, threads: int = 1) -> Load:
+def run_wrk(url: str, script: Path, concurrency: int, seconds: int, threads: int = 1) -> Load:
     """Raises RuntimeError if wrk cannot be run."""
     threads = min(threads, concurrency)
-    options = ["-t", str(threads), "-c", str(concurrency), "-d", f"{seconds:g}s", "--timeout", "20s", "-s", str(script)]
+    options = ["-t", str(threads), "-c", str(concurrency), "-d", f"{seconds}s", "--timeout", "20s", "-s", str(script)]
     done = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         if line.startswith("FIGURES "):
