@@ -27,7 +27,9 @@ command = typer.Typer(add_completion=False)
 def gateway(
     config: Annotated[Path, typer.Argument(help="YAML file with models, backends, tenants and limits.")],
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: the file's]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.  [default: the file's]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes a free one.  [default: the file's]")
+    ] = None,
 ) -> None:
     """Serve any number of OpenAI servers behind one address. SIGHUP reads the file again; SIGTERM drains.
 

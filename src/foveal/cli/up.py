@@ -48,7 +48,9 @@ def up(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads per replica.  [default: the cores, shared out]")
     ] = None,
-    log_dir: Annotated[Path | None, typer.Option(help="Write the replicas' logs there instead of to the terminal.")] = None,
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Write the replicas' logs there instead of to the terminal.")
+    ] = None,
     log_format: Annotated[str, typer.Option(help="Of the gateway: text, or json with one object per line.")] = "text",
 ) -> None:
     """Serve a model by several engine processes behind one gateway; those that die are started again.

@@ -138,3 +138,11 @@ async def test_the_backend_s_own_name_replaces_the_client_s() -> None:
         async with running_gateway(config) as running, aiohttp.ClientSession(running.url) as session:
             assert (await post(session, ask(model="eyes")))[0] == 200
     assert backend.requests[0].body == ask(model="org/model")
+
+
+async def test_a_request_that_names_no_model_gets_the_default_one() -> None:
+    async with fake_backend() as backend:
+        config = replace(gateway_config([backend]), default_model="vlm")
+        async with running_gateway(config) as running, aiohttp.ClientSession(running.url) as session:
+            assert (await post(session, {"messages": [{"role": "user", "content": "hi"}]}))[0] == 200
+    assert backend.requests[0].body == ask()

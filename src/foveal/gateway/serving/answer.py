@@ -10,7 +10,7 @@ from foveal.gateway.wire.upstream import UpstreamError, UpstreamHead, UpstreamRe
 
 __all__ = ["Answer", "check_first", "check_head", "check_whole", "is_event_stream", "read_whole"]
 
-MAX_WHOLE_BYTES = 4 << 20
+MAX_WHOLE_BYTES = 16 << 20
 """Answers that are no stream are held until they are whole, so that a backend that breaks off costs the client nothing."""
 
 _ERROR_EVENT = re.compile(rb'data:\s*\{\s*"error"')

@@ -16,10 +16,12 @@ from foveal.gateway.serving.usage_tail import UsageTail
 from foveal.gateway.tenancy.feedback import AnswerOrigin
 from foveal.gateway.wire.upstream import UpstreamError
 from foveal.observability.exchange_record import ExchangeRecord, Outcome
+from foveal.observability.logs import get_logger
 from foveal.observability.waterfall import Waterfall
 
 __all__ = ["answer_freshly"]
 
+_log = get_logger("foveal.gateway")
 _EVENTS_WITHOUT_TOKEN = 3
 """Of a stream without usage: role, finish reason, [DONE]. All others hold about one token."""
 
@@ -36,14 +38,18 @@ async def answer_freshly(
     try:
         await deliver(sink, call, answered, tail, waterfall, record)
         outcome = answer_outcome(opened.answer.head.status)
+        record.outcome, record.code = _outcome_of_status(opened.answer.head.status)
     except UpstreamError as error:
         outcome = failure_outcome(error)
         raise
     finally:
         waterfall.mark("stream")
         await opened.close(outcome)
-        _account(parts, admitted, opened, tail, record, waterfall, complete=outcome is AttemptOutcome.SUCCESS)
-    record.outcome, record.code = _outcome_of_status(opened.answer.head.status)
+        try:
+            _account(parts, admitted, opened, tail, record, waterfall, complete=outcome is AttemptOutcome.SUCCESS)
+        except Exception as error:
+            # The client has its answer: a mistake in the books must not take it back.
+            _log.error("an answer could not be accounted for", request_id=record.request_id, exc_info=error)
     return answered
 
 

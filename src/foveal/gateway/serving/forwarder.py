@@ -7,7 +7,7 @@ from foveal.gateway.resilience.outcome import Outcome
 from foveal.gateway.serving.answer import Answer, check_first, check_head, check_whole, is_event_stream, read_whole
 from foveal.gateway.serving.call import Call
 from foveal.gateway.serving.headers import forwarded_headers
-from foveal.gateway.serving.splicing import Splice, json_text, spliced
+from foveal.gateway.serving.splicing import Splice, inserted_field, json_text, spliced
 from foveal.gateway.wire.upstream import UpstreamClient, UpstreamError, UpstreamResponse
 
 __all__ = ["Forwarder", "answer_outcome", "failure_outcome"]
@@ -52,6 +52,8 @@ def _splices(call: Call, backend: BackendSpec) -> tuple[Splice, ...]:
     name = backend.served_name or call.model
     if name == call.view.model:
         return call.splices
+    if call.view.model_end == 0:  # the client named none, and the default model answers
+        return (*call.splices, inserted_field(call.body, "model", name))
     return (*call.splices, Splice(call.view.model_start, call.view.model_end, json_text(name)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+
 from foveal.core.errors import OverloadedError
 
 __all__ = ["InFlight"]

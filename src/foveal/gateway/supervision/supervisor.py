@@ -63,7 +63,7 @@ class Supervisor:
         self._launch = start_process
         self._sleep = sleep
         self._tasks: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self._stop = asyncio.Event()
 
     async def __aenter__(self) -> Supervisor:
         self.start()
@@ -75,6 +75,10 @@ class Supervisor:
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._keep_running(child)) for child in self._children.values()]
 
+    @property
+    def _stopping(self) -> bool:
+        return self._stop.is_set()
+
     def pid(self, name: str) -> int | None:
         """None while it is down. Raises KeyError for an unknown child."""
         process = self._children[name].process
@@ -85,7 +89,7 @@ class Supervisor:
 
     async def stop(self, grace_s: float = 30.0) -> None:
         """Ask all children to end; kill what has not after `grace_s` seconds. Idempotent."""
-        self._stopping = True
+        self._stop.set()
         running = [child.process for child in self._children.values() if child.process]
         for process in running:
             process.terminate()
@@ -109,8 +113,19 @@ class Supervisor:
                 return
             delay_s = child.backoff.next_delay_s(self._clock.now_s() - started_s)
             _log.warning("child ended; starting it again", child=child.spec.name, status=status, delay_s=delay_s)
-            await self._sleep(delay_s)
+            if await self._stopped_within(delay_s):
+                return
             child.restarts += 1
+
+    async def _stopped_within(self, delay_s: float) -> bool:
+        """Waits, unless everything is to end."""
+        pause, stop = asyncio.ensure_future(self._sleep(delay_s)), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({pause, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pause.cancel()
+            stop.cancel()
+        return self._stopping
 
     async def _run_once(self, child: _Child) -> int | str:
         """Exit status, or why it could not be started."""

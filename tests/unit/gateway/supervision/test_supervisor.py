@@ -124,6 +124,23 @@ async def test_a_child_that_does_not_end_is_killed() -> None:
     assert system.processes[0].signals[:2] == ["terminate", "kill"]
 
 
+async def test_stopping_does_not_wait_for_a_restart_that_is_due_later() -> None:
+    system = FakeSystem()
+    never = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        await never.wait()
+
+    supervisor = Supervisor([ChildSpec(name="a", command=("serve",))], start_process=system.launch, sleep=sleep)
+    supervisor.start()
+    await system.until_started(1)
+    system.processes[0].end(1)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await supervisor.stop(grace_s=3600)
+    assert len(system.processes) == 1
+
+
 async def test_two_children_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="different names: a, a"):
         FakeSystem().supervisor("a", "a")
