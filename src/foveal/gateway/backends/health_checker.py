@@ -41,21 +41,27 @@ class HealthChecker:
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Until cancelled. Returns at once if checks are turned off."""
-        if self._config.interval_s == 0:
-            return
+        """Until cancelled. With checks turned off it only waits for a reload that turns them on."""
         try:
             while True:
                 self.start_due()
-                await self._sleep(min(UNSEEN_INTERVAL_S, self._config.interval_s))
+                await self._sleep(UNSEEN_INTERVAL_S)
         finally:
             running = list(self._running.values())
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
+    def reload(self, config: HealthConfig) -> None:
+        """New settings from the next check on."""
+        if config.interval_s < self._config.interval_s or self._config.interval_s == 0:
+            self._due_s.clear()
+        self._config = config
+
     def start_due(self) -> None:
         """Start the checks that are due. Called by `run`."""
+        if self._config.interval_s == 0:
+            return
         now_s = self._clock.now_s()
         specs = {(spec.id, spec.url): spec for spec in self._pool.specs}
         self._due_s = {key: due_s for key, due_s in self._due_s.items() if key in specs}

@@ -79,6 +79,15 @@ class BackendPool:
         for model in self._groups:
             self._changed(model)
 
+    def reload(self, health: HealthConfig, headroom: HeadroomConfig) -> None:
+        """New settings from now on. What is known of health and rates is kept; a breaker that is open keeps its time."""
+        self._health, self._headroom = health, headroom
+        for member in self._members.values():
+            member.health.reload(health)
+        for group in self._groups.values():
+            group.headroom.reload(headroom)
+            group.touch()
+
     def set_weights(self, model: str, weights: Mapping[str, float]) -> None:
         """Traffic split between the versions of a model; a version that is not named, or has 0, gets none. An empty
         mapping lifts the split. Raises KeyError for an unknown model, ValueError for a negative weight."""
@@ -141,6 +150,12 @@ class BackendPool:
         group = self._groups.get(model)
         if group is not None:
             group.headroom.on_urgent_arrival(now_s)
+
+    def on_urgent_start(self, model: str, waited_s: float) -> None:
+        """A P0 request started or was given up after `waited_s`, while others waited."""
+        group = self._groups.get(model)
+        if group is not None:
+            group.headroom.on_urgent_start(waited_s)
 
     def probed(self, spec: BackendSpec, ok: bool, now_s: float) -> None:
         """An active check of `spec` ended. Nothing happens if it is gone or another server by now."""

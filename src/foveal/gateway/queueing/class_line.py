@@ -10,7 +10,7 @@ from foveal.gateway.queueing.ticket import Ticket
 __all__ = ["ClassLine"]
 
 REMEMBERED = 1024
-"""Tenants without waiting requests whose virtual time is remembered before it is tidied up."""
+"""Tenants whose virtual time is remembered before it is tidied up."""
 
 
 class _TenantLine:
@@ -34,11 +34,12 @@ class ClassLine:
     def __init__(self) -> None:
         self._lines: dict[str, _TenantLine] = {}
         self._virtual_ms: dict[str, float] = {}
+        self._forget_at = REMEMBERED
         self._now_ms = 0.0
         """Virtual time: cost per weight of the tenant served last, before it was charged."""
         self._by_virtual: PriorityMap[str] = PriorityMap()
         self._by_backlog: PriorityMap[str] = PriorityMap()
-        self._by_age: PriorityMap[str] = PriorityMap()
+        self._by_age: PriorityMap[Ticket] = PriorityMap()
         self.cost_ms = 0.0
         """Sum of the prices of all that wait."""
         self.weight = 0.0
@@ -62,21 +63,23 @@ class ClassLine:
         line.tickets[ticket.id] = ticket
         line.cost_ms += ticket.cost_ms
         self.cost_ms += ticket.cost_ms
-        self._by_age.set(ticket.id, ticket.arrival_s)
+        self._by_age.set(ticket, ticket.arrival_s)
         self._by_backlog.set(ticket.tenant, -line.cost_ms / line.weight)
+
+    def peek(self) -> Ticket:
+        """The next request. Raises IndexError if nobody waits."""
+        first = self._by_virtual.first()
+        if first is None:
+            raise IndexError("an empty line has no next request")
+        return next(iter(self._lines[first[1]].tickets.values()))
 
     def pop(self) -> Ticket:
         """The next request, charged to its tenant. Raises IndexError if nobody waits."""
-        first = self._by_virtual.first()
-        if first is None:
-            raise IndexError("pop from an empty line")
-        virtual_ms, tenant = first
-        line = self._lines[tenant]
-        ticket = next(iter(line.tickets.values()))
+        ticket = self.peek()
+        virtual_ms = self._virtual_ms[ticket.tenant]
         self._now_ms = max(self._now_ms, virtual_ms)
-        charged_ms = virtual_ms + ticket.cost_ms / line.weight
-        self._virtual_ms[tenant] = charged_ms
-        self._by_virtual.set(tenant, charged_ms)
+        self._virtual_ms[ticket.tenant] = charged_ms = virtual_ms + ticket.cost_ms / ticket.weight
+        self._by_virtual.set(ticket.tenant, charged_ms)
         self.remove(ticket)
         return ticket
 
@@ -84,7 +87,7 @@ class ClassLine:
         """Raises KeyError if it does not wait here."""
         line = self._lines[ticket.tenant]
         del line.tickets[ticket.id]
-        self._by_age.discard(ticket.id)
+        self._by_age.discard(ticket)
         line.cost_ms -= ticket.cost_ms
         self.cost_ms -= ticket.cost_ms
         if line.tickets:
@@ -96,7 +99,8 @@ class ClassLine:
         self._by_backlog.discard(ticket.tenant)
         if not self._lines:
             self.cost_ms = self.weight = 0.0  # sums of floats drift
-        if len(self._virtual_ms) > 2 * len(self._lines) + REMEMBERED:
+            self._virtual_ms.clear()  # who was served without anybody waiting owes nothing
+        elif len(self._virtual_ms) > self._forget_at:
             self._forget()
 
     def settle(self, ticket: Ticket, extra_ms: float) -> None:
@@ -109,10 +113,9 @@ class ClassLine:
         if ticket.tenant in self._lines:
             self._by_virtual.set(ticket.tenant, virtual_ms)
 
-    def oldest_s(self) -> float | None:
-        """Arrival of the oldest that waits."""
+    def oldest(self) -> Ticket | None:
         first = self._by_age.first()
-        return None if first is None else first[0]
+        return None if first is None else first[1]
 
     def backlog_ms(self, tenant: str) -> float:
         line = self._lines.get(tenant)
@@ -132,3 +135,4 @@ class ClassLine:
             for tenant, virtual_ms in self._virtual_ms.items()
             if tenant in self._lines or virtual_ms > self._now_ms
         }
+        self._forget_at = 2 * len(self._virtual_ms) + REMEMBERED

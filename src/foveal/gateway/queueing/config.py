@@ -19,9 +19,10 @@ class QueueConfig:
     max_cost_ms: float = 600_000.0
     """Sum of the prices of waiting requests."""
     ageing_s: float = AGEING_S
-    """A class moves up one step when its oldest request has waited this long."""
-    aged_share: float = 0.1
-    """Part of the capacity (by cost) that classes risen by age may take from more urgent ones. Plain ageing has no such
+    """A class moves up one step when its oldest request has waited this long; sooner if else its deadline came
+    first."""
+    aged_share: float = 0.05
+    """Part of the capacity (by cost) that a class risen by age may take from more urgent ones. Plain ageing has no such
     bound: in a lasting overload everybody is old, and the classes melt into one line."""
     shed_hopeless: bool = True
     """Refuse at once what would pass its deadline in the queue."""
@@ -45,9 +46,9 @@ class QueueConfig:
 class HeadroomConfig:
     """How many slots are kept free for P0, whose 100 ms are shorter than the requests that run."""
 
-    miss_fraction: float = 0.003
-    """P0 requests that may find no slot in time. The promise is 1 %; the rest is for arrivals that are not Poisson."""
-    safety: float = 0.5
+    miss_fraction: float = 0.009
+    """P0 requests that may find no slot in time, in the mean. The promise is 1 %."""
+    safety: float = 0.9
     """Part of P0's deadline that the gateway plans with; the rest is the backend's."""
     assumed_share: float = 0.05
     """Part of the capacity P0 is assumed to use before it was seen. 0 where no tenant may use P0."""

@@ -54,7 +54,8 @@ class Dispatcher:
         self._config = config
         self._start_s = now_s
         self._queues: dict[str, FairQueue] = {}
-        self._waiting: dict[str, tuple[Ticket, RequestView, Price]] = {}
+        self._waiting: dict[str, tuple[float, RequestView, Price]] = {}
+        """Ticket -> when it was queued (a request that is tried again is older), and what routing wants to know."""
 
     def __len__(self) -> int:
         """Requests that wait, over all models."""
@@ -69,18 +70,20 @@ class Dispatcher:
 
     def submit(self, ticket: Ticket, request: RequestView, price: Price, now_s: float) -> Submitted:
         """A new request, or one that is tried again. Raises ValueError if that ticket waits already."""
-        if ticket.priority == Priority.P0:
+        if ticket.priority is Priority.P0:
             self._pool.on_urgent_arrival(ticket.model, now_s)
         queue = self.queue(ticket.model)
         if not queue.waits_before(ticket.priority):
             grant = self._start(ticket, request, price, now_s)
             if grant is not None:
+                if queue:
+                    self._note_urgent(ticket, 0.0)
                 return Submitted(grant, [])
         shed = queue.push(ticket, now_s)
         for left in shed:
             self._waiting.pop(left.ticket.id, None)
         if ticket.id in queue:
-            self._waiting[ticket.id] = (ticket, request, price)
+            self._waiting[ticket.id] = (now_s, request, price)
         return Submitted(None, shed)
 
     def pump(self, model: str, now_s: float) -> Pumped:
@@ -90,17 +93,19 @@ class Dispatcher:
             return Pumped([], [])
         shed = queue.expire(now_s)
         for left in shed:
-            del self._waiting[left.ticket.id]
+            queued_s, _, _ = self._waiting.pop(left.ticket.id)
+            self._note_urgent(left.ticket, now_s - queued_s)
         grants: list[Grant] = []
         while queue:
             worst = self._pool.worst_admissible(model, now_s)
             ticket = None if worst is None else queue.pop(now_s, worst)
             if ticket is None:
                 break
-            _, request, price = self._waiting.pop(ticket.id)
+            queued_s, request, price = self._waiting.pop(ticket.id)
             grant = self._start(ticket, request, price, now_s)
             if grant is None:  # cannot be: there is room for its class
                 raise RuntimeError(f"model {model} had room for {ticket.priority.name}, but no backend was chosen")
+            self._note_urgent(ticket, now_s - queued_s)
             grants.append(grant)
         return Pumped(grants, shed)
 
@@ -115,6 +120,12 @@ class Dispatcher:
         queue = self._queues.get(ticket.model)
         if queue is not None:
             queue.settle(ticket, actual_ms)
+
+    def reload(self, config: QueueConfig) -> None:
+        """New limits from now on. Who waits already stays, even above a lower limit."""
+        self._config = config
+        for queue in self._queues.values():
+            queue.reload(config)
 
     def close(self, model: str, now_s: float) -> list[Ticket]:
         """Drop a model's queue. Returns who waited."""
@@ -133,6 +144,10 @@ class Dispatcher:
             return None
         times = (queue.next_deadline_s(), self._pool.next_change_s(model, now_s))
         return min((time_s for time_s in times if time_s is not None), default=None)
+
+    def _note_urgent(self, ticket: Ticket, waited_s: float) -> None:
+        if ticket.priority is Priority.P0:
+            self._pool.on_urgent_start(ticket.model, waited_s)
 
     def _start(self, ticket: Ticket, request: RequestView, price: Price, now_s: float) -> Grant | None:
         candidates = self._pool.candidates(ticket.model, ticket.priority, now_s, ticket.excluded)

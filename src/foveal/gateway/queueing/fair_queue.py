@@ -26,7 +26,7 @@ class FairQueue:
         self._tickets: dict[str, Ticket] = {}
         self._by_deadline: PriorityMap[str] = PriorityMap()
         self._forecast = WaitForecast(config, now_s)
-        self._aged_credit_ms = 0.0
+        self._aged_credit_ms = dict.fromkeys(Priority, 0.0)
         self.num_bytes = 0
         """Bodies of all that wait."""
 
@@ -44,10 +44,19 @@ class FairQueue:
     def length(self, priority: Priority) -> int:
         return len(self._lines[priority])
 
+    def class_cost_ms(self, priority: Priority) -> float:
+        """Prices of a class's waiting requests."""
+        return self._lines[priority].cost_ms
+
     def oldest_wait_s(self, priority: Priority, now_s: float) -> float:
         """Wait so far of the oldest request of a class, 0 if none."""
-        oldest_s = self._lines[priority].oldest_s()
-        return 0.0 if oldest_s is None else max(0.0, now_s - oldest_s)
+        oldest = self._lines[priority].oldest()
+        return 0.0 if oldest is None else max(0.0, now_s - oldest.arrival_s)
+
+    def reload(self, config: QueueConfig) -> None:
+        """New limits from now on. Who waits already stays."""
+        self._config = config
+        self._forecast.reload(config)
 
     def waits_before(self, priority: Priority) -> bool:
         """True if somebody of this class or a more urgent one waits: a newcomer must not pass them."""
@@ -79,16 +88,7 @@ class FairQueue:
         if not waiting:
             return None
         self._forecast.advance(now_s, True)
-        best, line = waiting[0]
-        aged = self._aged_class(best, waiting, now_s)
-        if aged is None:
-            ticket = line.pop()
-        elif self._aged_credit_ms >= -ROUNDING_MS:
-            ticket = self._lines[aged].pop()
-            self._aged_credit_ms -= ticket.cost_ms * (1.0 - self._config.aged_share)
-        else:
-            ticket = line.pop()
-            self._aged_credit_ms = min(0.0, self._aged_credit_ms + ticket.cost_ms * self._config.aged_share)
+        ticket = self._choose_line(waiting, now_s).pop()
         self._forget(ticket)
         self._forecast.on_start(ticket)
         return ticket
@@ -139,20 +139,34 @@ class FairQueue:
         """What the next refused request of this class would be told."""
         return self._forecast.retry_after_s(priority, now_s)
 
-    def _aged_class(self, best: Priority, waiting: list[tuple[Priority, ClassLine]], now_s: float) -> Priority | None:
-        """The class that age has lifted above the most urgent one that waits."""
-        chosen = best
-        chosen_key = self._age_key(best, now_s)
-        for priority, _line in waiting[1:]:
-            key = self._age_key(priority, now_s)
-            if key < chosen_key:
-                chosen, chosen_key = priority, key
-        return None if chosen is best else chosen
+    def _choose_line(self, waiting: list[tuple[Priority, ClassLine]], now_s: float) -> ClassLine:
+        """The most urgent class, unless age has lifted another above it and that one has not had its share."""
+        best, best_line = waiting[0]
+        if len(waiting) == 1:
+            return best_line
+        best_key = self._age_key(best_line, now_s)
+        aged = [(priority, line) for priority, line in waiting[1:] if self._age_key(line, now_s) < best_key]
+        if not aged:
+            return best_line
+        chosen, line = best, best_line
+        for priority, aged_line in aged:
+            if self._aged_credit_ms[priority] >= -ROUNDING_MS:
+                chosen, line = priority, aged_line
+                break
+        cost_ms = line.peek().cost_ms
+        share = self._config.aged_share
+        for priority, _ in aged:
+            earned_ms = self._aged_credit_ms[priority] + share * cost_ms
+            self._aged_credit_ms[priority] = earned_ms - cost_ms if priority is chosen else min(0.0, earned_ms)
+        return line
 
-    def _age_key(self, priority: Priority, now_s: float) -> tuple[int, float]:
-        arrival_s = self._lines[priority].oldest_s()
-        assert arrival_s is not None
-        return effective_priority(priority, now_s - arrival_s, self._config.ageing_s), arrival_s
+    def _age_key(self, line: ClassLine, now_s: float) -> tuple[int, float]:
+        oldest = line.oldest()
+        assert oldest is not None
+        # A class must be able to rise to the top before its oldest request is given up.
+        patience_s = oldest.deadline_s - oldest.arrival_s
+        ageing_s = min(self._config.ageing_s, patience_s / (oldest.priority + 1))
+        return effective_priority(oldest.priority, now_s - oldest.arrival_s, ageing_s), oldest.arrival_s
 
     def _make_room(self, ticket: Ticket) -> list[Ticket] | None:
         """Take out whoever must leave for `ticket`, the least urgent first; None (and no change) if it is the one."""

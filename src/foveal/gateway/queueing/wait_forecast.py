@@ -30,6 +30,9 @@ class WaitForecast:
         self._arrivals = {priority: RateMeter(WINDOW_S, now_s) for priority in Priority}
         self._promised_s = dict.fromkeys(Priority, 0.0)
 
+    def reload(self, config: QueueConfig) -> None:
+        self._config = config
+
     def advance(self, now_s: float, somebody_waits: bool) -> None:
         """Call before each change of the queue."""
         if somebody_waits:
@@ -52,21 +55,23 @@ class WaitForecast:
     def wait_s(self, ticket: Ticket, lines: dict[Priority, ClassLine], now_s: float) -> float | None:
         """Expected wait of `ticket` if it joined now; None if nothing is known yet.
 
-        Ahead of it: all of the more urgent classes, and of its own class what fair sharing serves before it. More
-        urgent requests that arrive meanwhile take their part of the rate.
+        Ahead of it: all of the more urgent classes, and of its own class what fair sharing serves before it; more
+        urgent requests that arrive meanwhile take their part of the rate. If that leaves nothing, its class still
+        rises by age and then has its share.
         """
-        rate = self._rate_for(ticket.priority, now_s)
-        if rate is None:
+        total = self.drain_ms_per_s()
+        if total is None:
             return None
-        ahead_ms = sum(line.cost_ms for priority, line in lines.items() if priority < ticket.priority)
+        better_ms = sum(line.cost_ms for priority, line in lines.items() if priority < ticket.priority)
         own = lines[ticket.priority]
         mine_ms = own.backlog_ms(ticket.tenant)
         others = own.weight - (ticket.weight if mine_ms else 0.0)
-        fair_ms = mine_ms + (mine_ms + ticket.cost_ms) * others / ticket.weight
-        ahead_ms += min(own.cost_ms, fair_ms)
-        if ahead_ms <= 0:
+        own_ms = min(own.cost_ms, mine_ms + (mine_ms + ticket.cost_ms) * others / ticket.weight)
+        if better_ms + own_ms <= 0:
             return 0.0
-        return ahead_ms / rate if rate > 0 else float("inf")
+        by_class_s = _seconds(better_ms + own_ms, total - self._better_rate(ticket.priority, now_s))
+        by_age_s = self._config.ageing_s * ticket.priority + _seconds(own_ms, total * self._config.aged_share)
+        return min(by_class_s, by_age_s)
 
     def promise_s(self, ticket: Ticket, expected_s: float | None, now_s: float) -> float:
         """Retry-After for a request that is refused now.
@@ -94,5 +99,14 @@ class WaitForecast:
         total = self.drain_ms_per_s()
         if total is None:
             return None
-        taken = sum(meter.rate(now_s) for better, meter in self._arrivals.items() if better < priority)
-        return max(total - taken, total * self._config.aged_share)
+        return max(total - self._better_rate(priority, now_s), total * self._config.aged_share)
+
+    def _better_rate(self, priority: Priority, now_s: float) -> float:
+        """Cost per second that more urgent classes bring."""
+        return sum(meter.rate(now_s) for better, meter in self._arrivals.items() if better < priority)
+
+
+def _seconds(cost_ms: float, ms_per_s: float) -> float:
+    if cost_ms <= 0:
+        return 0.0
+    return cost_ms / ms_per_s if ms_per_s > 0 else float("inf")

@@ -33,6 +33,12 @@ class BackendHealth:
         self._return_s: float | None = None
         self.slowness = Slowness()
 
+    def reload(self, config: HealthConfig) -> None:
+        """New settings; what is known stays."""
+        self._config = config
+        self._seen = self._seen or config.interval_s == 0
+        self._breaker.reload(config.breaker)
+
     def view(self, now_s: float) -> tuple[BackendState, float, float]:
         """(state, share of its slots, until when both hold if nothing happens). A share of 0 in state RETURNING means
         one request at a time."""
@@ -75,9 +81,11 @@ class BackendHealth:
 
     def eject_slow(self, now_s: float) -> None:
         """It is far slower than its peers."""
-        assert self._config.outlier is not None
+        outlier = self._config.outlier
+        if outlier is None:
+            return
         self._slow_ejections = min(self._slow_ejections + 1, MAX_SLOW_EJECTIONS)
-        self._out_until_s = now_s + self._config.outlier.eject_s * self._slow_ejections
+        self._out_until_s = now_s + outlier.eject_s * self._slow_ejections
         self._return_s = self._out_until_s
         self.slowness = Slowness()
 

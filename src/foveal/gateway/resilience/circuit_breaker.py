@@ -30,6 +30,13 @@ class CircuitBreaker:
         self._reopens = 0
         self._tried_ok = 0
 
+    def reload(self, config: BreakerConfig) -> None:
+        """New settings; state and count of failures in a row stay."""
+        if config.window != self._config.window:
+            self._recent = deque(self._recent, maxlen=config.window)
+            self._num_failed = sum(self._recent)
+        self._config = config
+
     def state(self, now_s: float) -> BreakerState:
         if self._opened_s is None:
             return BreakerState.CLOSED

@@ -29,7 +29,6 @@ class Affinity:
         self._keys = keys
         self._load_factor = load_factor
         self._without_key = LeastLoaded()
-        self.needs_digests = "image" in keys or "prefix" in keys
 
     def choose(self, request: RequestView, price: Price, backends: Sequence[BackendLoad]) -> BackendLoad | None:
         key = self._key(request)
@@ -49,15 +48,15 @@ class Affinity:
                 rank_here = rank(key, load.spec.id)
                 if rank_here > home_rank:
                     home, home_rank = load, rank_here
-        return home or min(backends, key=load_of)
+        return home or min(backends, key=lambda load: (load_of(load), load.spec.id))
 
     def _key(self, request: RequestView) -> int | None:
         for name in self._keys:
             if name == "session" and request.session_id:
                 return key_of(request.session_id)
-            if name == "image" and request.images and request.images[0].digest:
+            if name == "image" and request.images and request.images[0].fingerprint:
                 # The first picture: it stays the same over the turns of a conversation.
-                return int.from_bytes(request.images[0].digest[:8], "little")
+                return int.from_bytes(request.images[0].fingerprint, "little")
             if name == "prefix" and request.prefix_digest:
                 return int.from_bytes(request.prefix_digest[:8], "little")
         return None

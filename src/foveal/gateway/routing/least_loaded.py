@@ -22,8 +22,6 @@ def load_of(load: BackendLoad) -> float:
 class LeastLoaded:
     """Least outstanding cost per slot; among equals the one that was not chosen for longest."""
 
-    needs_digests = False
-
     def __init__(self) -> None:
         self._turn = 0
         self._chosen_at: dict[str, int] = {}
@@ -36,5 +34,5 @@ class LeastLoaded:
         self._chosen_at[chosen.spec.id] = self._turn
         return chosen
 
-    def _rank(self, load: BackendLoad) -> tuple[float, int]:
-        return load_of(load), self._chosen_at.get(load.spec.id, 0)
+    def _rank(self, load: BackendLoad) -> tuple[float, int, str]:
+        return load_of(load), self._chosen_at.get(load.spec.id, 0), load.spec.id

@@ -19,7 +19,6 @@ class LengthClasses:
     def __init__(self, classes: tuple[LengthClass, ...], inner: RoutingPolicy) -> None:
         self._classes = [(item.max_prompt_tokens, frozenset(item.backends)) for item in classes]
         self._inner = inner
-        self.needs_digests = inner.needs_digests
 
     def choose(self, request: RequestView, price: Price, backends: Sequence[BackendLoad]) -> BackendLoad | None:
         wanted = self._wanted(price.prompt_tokens)

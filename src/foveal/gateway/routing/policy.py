@@ -13,9 +13,6 @@ __all__ = ["RoutingPolicy"]
 
 
 class RoutingPolicy(Protocol):
-    needs_digests: bool
-    """True if `choose` looks at image and prefix digests, so that they are worth computing."""
-
     def choose(self, request: RequestView, price: Price, backends: Sequence[BackendLoad]) -> BackendLoad | None:
         """One of `backends`, all of which can take the request (right model, healthy, below their cap); None if empty.
 

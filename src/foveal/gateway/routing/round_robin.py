@@ -14,8 +14,6 @@ __all__ = ["RoundRobin"]
 class RoundRobin:
     """By id after the one chosen last, so that turns survive backends that come, go or are full."""
 
-    needs_digests = False
-
     def __init__(self) -> None:
         self._last: dict[str, str] = {}
 

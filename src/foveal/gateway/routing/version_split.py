@@ -27,7 +27,6 @@ class VersionSplit:
     def __init__(self, inner: RoutingPolicy) -> None:
         self._inner = inner
         self._owed: dict[tuple[str, str], float] = {}
-        self.needs_digests = inner.needs_digests
 
     def choose(self, request: RequestView, price: Price, backends: Sequence[BackendLoad]) -> BackendLoad | None:
         if not backends:
