@@ -161,7 +161,6 @@ class Authenticator:
                 del self._verified[digest]
             else:
                 self._verified[digest] = _Verified(digest, record, known.used)
-        self._refused.clear()
 
     async def _check_new(self, text: bytes, digest: bytes) -> _Verified:
         """Every wrong key takes the same steps, whatever is wrong with it. Raises UnauthorizedError, OverloadedError."""

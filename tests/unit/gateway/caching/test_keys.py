@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from foveal.core.priority import Priority
@@ -84,6 +84,7 @@ def test_equal_requests_of_one_tenant_have_one_key() -> None:
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.binary(max_size=8), st.binary(max_size=8))
+@example("a", "ab", b"c", b"bc")
 def test_no_two_tenants_or_generations_share_a_key(a: str, b: str, first: bytes, second: bytes) -> None:
     body = body_of(seed=1)
     keys = {
