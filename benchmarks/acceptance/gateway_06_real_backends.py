@@ -30,7 +30,11 @@ from harness.server import free_port, running_server
 from rich.console import Console
 from rich.table import Table
 
-TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""For checkpoints without one of their own: all backends must read the same prompt."""
 MESSAGES: list[Any] = [{"role": "user", "content": "Count from one to five."}]
 
 
@@ -60,18 +64,31 @@ def process(command: list[str], port: int, log: Path, environment: dict[str, str
             child.wait()
 
 
+def with_template(model: Path, folder: Path) -> tuple[Path, Path]:
+    """(checkpoint, its chat template): links to `model`, with a template if it has none."""
+    checkpoint = folder / "checkpoint"
+    checkpoint.mkdir(exist_ok=True)
+    for file in model.iterdir():
+        link = checkpoint / file.name
+        if not link.exists():
+            link.symlink_to(file.resolve())
+    template = checkpoint / "chat_template.jinja"
+    if not template.exists():
+        template.write_text(TEMPLATE)
+    return checkpoint, template
+
+
 @contextlib.contextmanager
 def backends(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, tuple[str, str]]]:
     """name -> (url, the backend's own name of the model)"""
-    template = folder / "template.jinja"
-    template.write_text(TEMPLATE)
+    checkpoint, template = with_template(Path(options.model), folder)
     found: dict[str, tuple[str, str]] = {}
     with contextlib.ExitStack() as stack:
         flags = ["--served-model-name", "own", "--threads", "1", "--max-model-len", "1024"]
-        found["foveal"] = (stack.enter_context(running_server(options.model, *flags)).url, "own")
+        found["foveal"] = (stack.enter_context(running_server(str(checkpoint), *flags)).url, "own")
         if options.vllm:
             port = free_port()
-            command = [options.vllm, "serve", options.model, "--port", str(port), "--host", "127.0.0.1"]
+            command = [options.vllm, "serve", str(checkpoint), "--port", str(port), "--host", "127.0.0.1"]
             command += [
                 "--served-model-name",
                 "theirs",

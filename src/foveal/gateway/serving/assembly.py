@@ -70,19 +70,12 @@ class Assembly:
         self.cache = ResponseCache(config.cache, config.state, wall_time_s)
         self._flights = SingleFlight()
         self._images: tuple[tuple[RemoteImagesConfig, RequestLimits], RemoteImages] | None = None
-        logging = config.logging
-        self.request_log = RequestLog(
-            sys.stderr,
-            logging.format,
-            access=logging.access,
-            slow_s=logging.slow_request_s,
-            wall_time_s=wall_time_s,
-        )
+        self._wall_time_s = wall_time_s
+        self.request_log = self._make_log(config)
         tracing = config.tracing
         self._tracer = (
             OtlpTracer(tracing.endpoint, tracing.service_name, tracing.sample_ratio) if tracing.endpoint else None
         )
-        self._observer = ExchangeObserver(self.metrics, self.request_log, self._tracer)
         self._use_backends(config)
 
     async def open(self) -> None:
@@ -106,6 +99,10 @@ class Assembly:
         self.tenancy.reload(new)
         self.cache.reload(new.cache)
         self.dispatcher.reload(new.queue)
+        self.pool.reload(new.health, new.headroom)
+        if new.logging != old.logging:
+            self.request_log.flush()
+            self.request_log = self._make_log(new)
         self._use_backends(new)
         for name in set(old.models) - set(new.models):
             self.seats.drop_model(name)
@@ -129,11 +126,21 @@ class Assembly:
             attempts=Attempts(hedging, self.seats, self.pool, retries, waits, self.metrics, self._clock),
             in_flight=self.in_flight,
             metrics=self.metrics,
-            observer=self._observer,
+            observer=ExchangeObserver(self.metrics, self.request_log, self._tracer),
         )
 
     def shared(self, config: GatewayConfig) -> SharedAnswers:
         return SharedAnswers(self.cache, self._flights, config.cache.single_flight, generations(config))
+
+    def _make_log(self, config: GatewayConfig) -> RequestLog:
+        logging = config.logging
+        return RequestLog(
+            sys.stderr,
+            logging.format,
+            access=logging.access,
+            slow_s=logging.slow_request_s,
+            wall_time_s=self._wall_time_s,
+        )
 
     def _images_for(self, config: GatewayConfig) -> RemoteImages:
         """Kept as long as its settings are: it holds fetched images."""

@@ -61,7 +61,7 @@ class Gateway:
         client = client or PooledClient(ssl_context=client_context(config.upstream_tls))
         self._assembly = assembly = Assembly(config, self._clock, client, self, self._snapshot, wall_time_s)
         self._server: HotServer | None = None
-        self._probe = HealthProbe(client, config.health.path, config.health.timeout_s, assembly.pricer.publish)
+        self._probe = HealthProbe(client, config.health, assembly.pricer.publish)
         self._health = HealthChecker(assembly.pool, self._probe, config.health, self._clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._exchange = Exchange(assembly.parts(config), assembly.shared(config))
@@ -134,6 +134,8 @@ class Gateway:
         except ConfigurationError:
             self.metrics.count("config_reloads_total", "refused")
             raise
+        self._health.reload(new.health)
+        self._probe.reload(new.health)
         if self._server is not None:
             self._server.reload(new.listen)
         self._exchange.parts, self._exchange.shared = self._assembly.parts(new), self._assembly.shared(new)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from foveal.gateway.backends.backend import BackendSpec
+from foveal.gateway.resilience.config import HealthConfig
 from foveal.gateway.wire.upstream import UpstreamClient, UpstreamError, UpstreamTimeouts
 
 __all__ = ["BackendFacts", "HealthProbe"]
@@ -39,20 +40,19 @@ class HealthProbe:
     """A `Probe` for HealthChecker."""
 
     def __init__(
-        self,
-        client: UpstreamClient,
-        path: str,
-        timeout_s: float,
-        publish: Callable[[str, bytes, str], bool],
+        self, client: UpstreamClient, config: HealthConfig, publish: Callable[[str, bytes, str], bool]
     ) -> None:
         """`publish(model, page, served_name)` gets the /v1/models page when a backend comes up."""
         self._client = client
-        self._path = path
-        self._timeouts = UpstreamTimeouts(timeout_s, timeout_s, timeout_s)
         self._publish = publish
+        self.reload(config)
         self._known: set[tuple[str, str]] = set()
         self.facts: dict[str, BackendFacts] = {}
         """By the model's name in the configuration."""
+
+    def reload(self, config: HealthConfig) -> None:
+        self._path = config.path
+        self._timeouts = UpstreamTimeouts(config.timeout_s, config.timeout_s, config.timeout_s)
 
     async def __call__(self, spec: BackendSpec) -> bool:
         """Raises UpstreamError."""
