@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.environments import PEERS
+
 __all__ = ["CONTENDERS", "Running", "free_port", "started"]
 
 HERE = Path(__file__).resolve().parent
@@ -118,6 +120,7 @@ def free_port() -> int:
 @contextlib.contextmanager
 def started(name: str, backend: int, folder: Path, peers: Path, key: str, body: bytes) -> Iterator[Running]:
     """Runs one contender; ready once it has answered `body`. Raises RuntimeError with the end of its log."""
+    _check_environment(name, peers)
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     log_path = folder / "log"
@@ -140,6 +143,21 @@ def started(name: str, backend: int, folder: Path, peers: Path, key: str, body: 
         yield Running(name, url, process)
     finally:
         _stop(process)
+
+
+def _check_environment(name: str, peers: Path) -> None:
+    """Raises RuntimeError, in words without this machine's paths, where a peer was not installed."""
+    peer = next((peer for peer in PEERS if name.startswith(peer.replace("-", "_"))), None)
+    if peer is None:
+        return
+    status_file = peers / peer / "status.json"
+    if not status_file.exists():
+        raise RuntimeError(
+            f"{peer} was not installed; run benchmarks/gateway/environments.py, and give its folder as --peers"
+        )
+    status = json.loads(status_file.read_text())
+    if not status["ok"]:
+        raise RuntimeError(f"{status['requirement']} could not be installed: {status['error']}")
 
 
 def _wait_for_answer(process: subprocess.Popen[bytes], url: str, key: str, body: bytes, log_path: Path) -> None:

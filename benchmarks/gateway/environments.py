@@ -41,7 +41,8 @@ def install(peer: Peer, folder: Path) -> None:
     command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--only-binary", ":all:", peer.requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(done.stderr.strip()[-1500:])
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")] or [done.stderr[-500:]]
+        raise RuntimeError(errors[-1].removeprefix("ERROR: "))
     hooks = [path.name for path in folder.rglob("*.pth") if path.name not in _KNOWN_PTH]
     if hooks:
         raise RuntimeError(f"it brings {', '.join(hooks)}, which would run at every start of the interpreter")

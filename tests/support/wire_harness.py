@@ -112,6 +112,7 @@ class WireHarness:
         return Answers().feed(client.take_written())
 
     def assert_nothing_held(self) -> None:
-        assert self.core.budget.used == 0
-        assert self.core.budget.num_waiting == 0
+        for budget in (self.core.budget, self.core.small_budget):
+            assert budget.used == 0
+            assert budget.num_waiting == 0
         assert self.core.busy == 0

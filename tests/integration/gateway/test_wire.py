@@ -229,7 +229,7 @@ def test_draining_under_load_costs_no_request(run: Runner) -> None:
             clients = [asyncio.create_task(ask()) for _ in range(8)]
             while answered < 100:
                 await asyncio.sleep(0)
-            server.begin_drain(idle_grace_s=0.05)
+            server.begin_drain()
             before = answered
             while answered < before + 100:
                 await asyncio.sleep(0)

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["ByteBudget", "Reservation"]
+__all__ = ["ByteBudget", "Reservation", "split_budget"]
+
+_SMALL = 64 << 10
+_SMALL_SHARE = 16
+
+
+def split_budget(limit: int) -> tuple[int, int, int]:
+    """(bytes for large bodies, bytes for small ones, largest small one).
+
+    Small ones have a sixteenth to themselves: an urgent question of 2 KB must not wait behind somebody's 60 MB.
+    """
+    small = limit // _SMALL_SHARE
+    return limit - small, small, min(_SMALL, small // _SMALL_SHARE)
 
 
 class Reservation:

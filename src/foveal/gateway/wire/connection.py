@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from foveal.gateway.request.view import Endpoint
 from foveal.gateway.wire.answer_head import CONTINUE, error_body
 from foveal.gateway.wire.asgi import run_app
-from foveal.gateway.wire.budget import Reservation
+from foveal.gateway.wire.budget import ByteBudget, Reservation
 from foveal.gateway.wire.chunked import ChunkedBody
 from foveal.gateway.wire.head import HeadError, RequestHead
 from foveal.gateway.wire.head_buffer import HeadBuffer
@@ -69,6 +69,7 @@ class Connection(SocketFlow):
         "_request",
         "_state",
         "_task",
+        "_watched",
     )
 
     def __init__(self, core: ServerCore) -> None:
@@ -82,6 +83,8 @@ class Connection(SocketFlow):
         self._task: asyncio.Task[None] | None = None
         self._body_view: memoryview = memoryview(b"")
         self._got = 0
+        self._watched = 0
+        """How much of the body was there when its deadline was set."""
         self._chunks: ChunkedBody | None = None
         self._claim: Reservation | None = None
         self._peer = ""
@@ -225,15 +228,21 @@ class Connection(SocketFlow):
             length = min(_CHUNK_STEP, max_body)
         if not length:
             self._body_complete_with(rest)
-        elif core.budget.try_reserve(length):
+            return
+        is_small = length <= core.largest_small and not head.chunked
+        budget = request.budget = core.small_budget if is_small else core.budget
+        if budget.try_reserve(length):
             request.reserved = length
             self._receive(rest)
         else:
-            self._state = _WAITING
             self._keep_ahead(rest)
-            self._pause_reading()
-            self._deadline.after(core.config.budget_wait_s)
-            self._claim = core.budget.wait(length, self._granted)
+            self._wait_for_room(budget, length)
+
+    def _wait_for_room(self, budget: ByteBudget, num_bytes: int) -> None:
+        self._state = _WAITING
+        self._pause_reading()
+        self._deadline.after(self._core.config.budget_wait_s)
+        self._claim = budget.wait(num_bytes, self._granted)
 
     def _granted(self) -> None:
         """The budget has room for us; called from within another connection's release."""
@@ -267,6 +276,7 @@ class Connection(SocketFlow):
         request.head.expects_continue = False
         if self._chunks is not None:
             self._state = _CHUNKS
+            self._watched = len(self._chunks.body)
             self._deadline.after(core.config.body_s)
             self._feed_chunks(rest)
             return
@@ -279,7 +289,8 @@ class Connection(SocketFlow):
         view[:have] = rest
         self._got = have
         self._state = _BODY
-        self._deadline.after(core.config.body_s + length / core.config.min_body_rate)
+        self._watched = have
+        self._deadline.after(core.config.body_s)
 
     def _feed_chunks(self, data: memoryview) -> None:
         request, chunks = self._request, self._chunks
@@ -299,14 +310,12 @@ class Connection(SocketFlow):
         if missing <= 0:
             return
         step = max(missing, _CHUNK_STEP)
-        if self._core.budget.try_reserve(step):
+        budget = request.budget
+        assert budget is not None
+        if budget.try_reserve(step):
             request.reserved += step
-            self._deadline.after(self._core.config.body_s)
-            return
-        self._state = _WAITING
-        self._pause_reading()
-        self._deadline.after(self._core.config.budget_wait_s)
-        self._claim = self._core.budget.wait(step, self._granted)
+        else:
+            self._wait_for_room(budget, step)
 
     def _body_complete_with(self, rest: memoryview) -> None:
         if rest:
@@ -400,14 +409,15 @@ class Connection(SocketFlow):
     def _release(self, request: Request) -> None:
         self._request = None
         self._chunks = None
-        if self._claim is not None:
+        budget = request.budget
+        if self._claim is not None and budget is not None:
             claim, self._claim = self._claim, None
-            self._core.budget.cancel(claim)
+            budget.cancel(claim)
         body, request.body = [request.body], _NO_BODY
         self._core.buffers.give_back(body)
-        if request.reserved:
+        if request.reserved and budget is not None:
             reserved, request.reserved = request.reserved, 0
-            self._core.budget.release(reserved)
+            budget.release(reserved)
 
     # Refusals: answers that the wire gives itself.
 
@@ -480,7 +490,22 @@ class Connection(SocketFlow):
         elif self._state is _HEAD:
             self._refuse_head(HeadError(408, f"the request head took longer than {self._core.config.head_s:g} s"))
         else:
-            self._refuse(408, "the request body came too slowly", "slow_body")
+            self._judge_pace()
+
+    def _judge_pace(self) -> None:
+        """A period of reading a body is over: it must have grown enough to be given another."""
+        config = self._core.config
+        now = len(self._chunks.body) if self._chunks is not None else self._got
+        if now - self._watched < config.body_s * config.min_body_rate:
+            self._refuse(
+                408,
+                f"{now - self._watched} bytes of the body came in {config.body_s:g} s; it must be complete by then or come "
+                f"with {config.min_body_rate} bytes a second",
+                "slow_body",
+            )
+            return
+        self._watched = now
+        self._deadline.after(config.body_s)
 
     def _keep_ahead(self, data: memoryview) -> None:
         self._ahead += data

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from foveal.gateway.wire.budget import ByteBudget
+from foveal.gateway.wire.budget import ByteBudget, split_budget
 from foveal.gateway.wire.buffers import BodyBuffers
 from foveal.gateway.wire.connection import Connection
 from foveal.gateway.wire.head import HeadReader
@@ -33,6 +33,7 @@ class WireStats:
     body_bytes: int
     """Reserved for bodies that are being read or served."""
     peak_body_bytes: int
+    """Largest since the start; of small and of large bodies, which need not have come together."""
     waiting: int
     """Requests that wait for room, unread."""
     refusals: dict[tuple[int, str], int]
@@ -57,7 +58,8 @@ class ServerCore:
         self.config = config
         self.check = check
         self.connections: set[Connection] = set()
-        self.budget = ByteBudget(config.max_bytes_in_flight)
+        large, small, self.largest_small = split_budget(config.max_bytes_in_flight)
+        self.budget, self.small_budget = ByteBudget(large), ByteBudget(small)
         self.buffers = BodyBuffers(min(_KEPT_BUFFERS, config.max_bytes_in_flight // 2))
         self.heads = HeadReader(config.max_headers)
         # One for all: a read is parsed before the loop starts the next one.
@@ -136,9 +138,9 @@ class HotServer:
         return WireStats(
             connections=len(core.connections),
             busy=core.busy,
-            body_bytes=core.budget.used,
-            peak_body_bytes=core.budget.peak,
-            waiting=core.budget.num_waiting,
+            body_bytes=core.budget.used + core.small_budget.used,
+            peak_body_bytes=core.budget.peak + core.small_budget.peak,
+            waiting=core.budget.num_waiting + core.small_budget.num_waiting,
             refusals=dict(core.refusals),
         )
 
@@ -147,7 +149,9 @@ class HotServer:
         core = self._started
         self._config = core.config = config
         core.heads = HeadReader(config.max_headers)
-        core.budget.resize(config.max_bytes_in_flight)
+        large, small, core.largest_small = split_budget(config.max_bytes_in_flight)
+        core.budget.resize(large)
+        core.small_budget.resize(small)
 
     def begin_drain(self, idle_grace_s: float = 1.0) -> None:
         """Every answer is its connection's last from now on, and connections idle after the grace are closed.

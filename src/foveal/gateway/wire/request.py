@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from foveal.gateway.request.view import Endpoint
 from foveal.gateway.wire.answer import Answer, AnswerSink
+from foveal.gateway.wire.budget import ByteBudget
 from foveal.gateway.wire.head import RequestHead
 
 __all__ = ["HotRequest", "Request"]
@@ -14,7 +15,7 @@ __all__ = ["HotRequest", "Request"]
 class Request(Answer):
     """What was asked, and how to answer it."""
 
-    __slots__ = ("body", "body_done_s", "head", "on_disconnect", "peer", "received_s", "reserved")
+    __slots__ = ("body", "body_done_s", "budget", "head", "on_disconnect", "peer", "received_s", "reserved")
 
     def __init__(self, sink: AnswerSink, head: RequestHead, peer: str, received_s: float, keep_alive: bool) -> None:
         super().__init__(sink, head.method, head.minor, keep_alive)
@@ -23,6 +24,8 @@ class Request(Answer):
         self.received_s = received_s
         self.body_done_s = received_s
         self.body = bytearray()
+        self.budget: ByteBudget | None = None
+        """Where its bytes are reserved."""
         self.reserved = 0
         """Bytes of the budget that this request holds."""
         self.on_disconnect: Callable[[], object] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foveal.core.errors import ConfigurationError
+from foveal.gateway.wire.budget import split_budget
 
 __all__ = ["WireConfig"]
 
@@ -23,7 +24,7 @@ class WireConfig:
     max_app_body_bytes: int = _MIB
     """Of one request to any other route."""
     max_bytes_in_flight: int = 1024 * _MIB
-    """Bodies of all requests being read or served. Beyond it a request waits unread."""
+    """Bodies of all requests being read or served. Beyond it a request waits unread. A sixteenth is kept for small bodies."""
     budget_wait_s: float = 2.0
     """How long it waits before it gets a 503."""
     max_connections: int = 8192
@@ -32,9 +33,8 @@ class WireConfig:
     head_s: float = 10.0
     """From the first byte of a head to its last: ends slow-loris clients (408)."""
     body_s: float = 30.0
-    """The same for a body, plus one second for each `min_body_rate` bytes."""
-    min_body_rate: int = 64 << 10
-    """Bytes per second that a client must keep up on a large body."""
+    """In each such period a body must come to its end, or grow by `min_body_rate` bytes a second (408)."""
+    min_body_rate: int = 16 << 10
     keep_alive_s: float = 75.0
     """How long an idle connection is kept."""
     send_stall_s: float = 60.0
@@ -63,8 +63,8 @@ class WireConfig:
                 raise ConfigurationError(
                     f"wire.{name} is {getattr(self, name)}, it must be above 0; leave it out for the default"
                 )
-        if self.max_body_bytes > self.max_bytes_in_flight:
+        if self.max_body_bytes > split_budget(self.max_bytes_in_flight)[0]:
             raise ConfigurationError(
-                f"wire.max_body_bytes is {self.max_body_bytes}, above max_bytes_in_flight {self.max_bytes_in_flight}: such a "
-                "body could never be admitted; raise the second or lower the first"
+                f"wire.max_body_bytes is {self.max_body_bytes}, above 15/16 of max_bytes_in_flight "
+                f"({self.max_bytes_in_flight}): such a body could never be admitted; raise the second or lower the first"
             )

@@ -268,15 +268,38 @@ async def test_a_head_that_takes_too_long_gets_408() -> None:
     assert b" 408 " in client.take_written()
 
 
-async def test_a_body_that_takes_too_long_gets_408() -> None:
+@pytest.mark.parametrize("chunk", [0, 2000])
+async def test_a_body_that_comes_too_slowly_gets_408(chunk: int) -> None:
     harness = WireHarness(config=WireConfig(body_s=10, min_body_rate=1000))
     client = harness.connect()
-    client.feed(request(b"x" * 5000)[:200])
-    harness.loop.advance(14)
-    assert client.take_written() == b""
+    data = request(b"x" * 40_000, chunk=chunk)
+    client.feed(data[:200])
+    harness.loop.advance(9)
+    client.feed(data[200:11_000])
     harness.loop.advance(2)
     await harness.settle()
+    assert client.take_written() == b"", "it grew by more than 10,000 bytes in 10 s"
+    harness.loop.advance(6)
+    client.feed(data[11_000:20_000])
+    harness.loop.advance(4)
+    await harness.settle()
     assert b" 408 " in client.take_written()
+    harness.assert_nothing_held()
+
+
+async def test_a_small_body_does_not_wait_behind_large_ones() -> None:
+    gate = Gate()
+    mib = 1 << 20
+    harness = WireHarness(gate, WireConfig(max_body_bytes=15 * mib, max_bytes_in_flight=16 * mib))
+    first, second, small = harness.connect(), harness.connect(), harness.connect()
+    first.feed(request(b"x" * 15 * mib))
+    second.feed(request(b"y" * mib))
+    small.feed(request(b"z" * 2000))
+    await harness.settle()
+    assert sorted(len(incoming.body) for incoming in gate.seen) == [2000, 15 * mib]
+    assert harness.core.budget.num_waiting == 1
+    gate.open.set()
+    await harness.settle()
     harness.assert_nothing_held()
 
 
@@ -463,6 +486,18 @@ async def test_while_draining_every_answer_is_its_connections_last() -> None:
     assert busy.lost
     assert not idle.closing
     assert (await harness.ask(idle, request(b"y"))).whole[0][1][b"connection"] == b"close"
+
+
+async def test_only_idle_connections_are_closed_while_draining() -> None:
+    gate = Gate()
+    harness = WireHarness(gate)
+    busy, idle, reading = harness.connect(), harness.connect(), harness.connect()
+    busy.feed(request(b"x"))
+    reading.feed(request(b"x" * 1000)[:300])
+    await harness.settle()
+    for client in (busy, idle, reading):
+        client.protocol.close_if_idle()
+    assert [client.eof_sent for client in (busy, idle, reading)] == [False, True, False]
 
 
 async def test_head_and_get_go_to_the_application() -> None:
