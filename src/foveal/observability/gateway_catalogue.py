@@ -135,8 +135,13 @@ GATEWAY_CATALOGUE: tuple[MetricSpec, ...] = (
         LATENCY_S,
         "backend",
     ),
-    _counter("backend_ejections_total", "Times a backend was taken out of rotation.", "backend", "reason"),
-    _counter("breaker_opens_total", "Times a backend's circuit breaker opened.", "backend"),
+    _counter(
+        "backend_ejections_total",
+        "Times a backend was taken out of rotation: by checks (they fail), breaker (requests fail) or outlier (worse "
+        "than its peers).",
+        "backend",
+        "reason",
+    ),
     _counter("feedback_total", "Judgements of users on answers: up or down.", "model_name", "rating"),
     _counter("config_reloads_total", "Reloads of the configuration: ok or refused.", "result"),
     # What is now.

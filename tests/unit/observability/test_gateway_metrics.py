@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+import foveal
 from foveal.core.clock import ManualClock
 from foveal.core.priority import Priority
 from foveal.observability.exchange_record import OUTCOMES, ExchangeRecord, Outcome
@@ -56,6 +59,14 @@ def test_every_gateway_metric_is_exposed_with_its_type(metrics: GatewayMetrics, 
     families = {family.name: family for family in text_string_to_metric_families(metrics.render().decode())}
     for spec in GATEWAY_CATALOGUE:
         assert families[spec.name.removesuffix("_total")].type == spec.kind, spec.name
+
+
+def test_no_counter_is_promised_that_nobody_counts() -> None:
+    source = Path(foveal.__file__).parent
+    files = [*(source / "gateway").rglob("*.py"), *(source / "observability").glob("*.py")]
+    code = "".join(path.read_text() for path in files if not path.name.endswith("_catalogue.py"))
+    counters = [spec.name.removeprefix("foveal_gateway_") for spec in GATEWAY_CATALOGUE if spec.kind == "counter"]
+    assert [name for name in counters if f'{name}"' not in code] == []
 
 
 def test_the_first_token_is_timed_from_the_complete_body(metrics: GatewayMetrics, clock: ManualClock) -> None:

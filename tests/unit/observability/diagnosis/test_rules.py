@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from foveal.core.priority import Priority
 from foveal.observability.diagnosis.diagnose import diagnose, has_traffic
 from foveal.observability.diagnosis.finding import Finding
@@ -313,6 +316,16 @@ def test_errors_are_told_by_code() -> None:
             traffic.request(outcome="error" if number % 5 == 0 else "success", code="backend_failed")
 
     assert "backend_failed 10" in _only(traffic.window(provoke), "errors").cause
+
+
+def test_the_guide_lists_every_finding() -> None:
+    rules = Path(diagnose.__code__.co_filename).parent / "rules"
+    codes = {
+        code for path in rules.glob("*.py") for code in re.findall(r'Finding\(\s*"([a-z_0-9]+)"', path.read_text())
+    }
+    guide = (Path(__file__).parents[4] / "docs" / "guides" / "observability.md").read_text()
+    assert len(codes) > 8
+    assert [code for code in codes if f"`{code}`" not in guide] == []
 
 
 def test_problems_come_before_notices() -> None:
