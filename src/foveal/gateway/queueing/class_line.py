@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from heapq import nlargest
 
 from foveal.gateway.queueing.priority_map import PriorityMap
 from foveal.gateway.queueing.ticket import Ticket
@@ -10,7 +11,7 @@ from foveal.gateway.queueing.ticket import Ticket
 __all__ = ["ClassLine"]
 
 REMEMBERED = 1024
-"""Tenants whose virtual time is remembered before it is tidied up."""
+"""Tenants without waiting requests whose virtual time is remembered at most, when it is tidied up."""
 
 
 class _TenantLine:
@@ -129,10 +130,8 @@ class ClassLine:
         return -first[0], next(reversed(self._lines[first[1]].tickets.values()))
 
     def _forget(self) -> None:
-        """Who is not ahead of virtual time starts at virtual time anyway."""
-        self._virtual_ms = {
-            tenant: virtual_ms
-            for tenant, virtual_ms in self._virtual_ms.items()
-            if tenant in self._lines or virtual_ms > self._now_ms
-        }
+        """Who is not ahead of virtual time starts at virtual time anyway; of the others those furthest ahead matter."""
+        ahead = [(ms, tenant) for tenant, ms in self._virtual_ms.items() if tenant not in self._lines]
+        kept = {tenant: ms for ms, tenant in nlargest(REMEMBERED, ahead) if ms > self._now_ms}
+        self._virtual_ms = kept | {tenant: self._virtual_ms[tenant] for tenant in self._lines}
         self._forget_at = 2 * len(self._virtual_ms) + REMEMBERED

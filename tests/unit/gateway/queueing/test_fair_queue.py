@@ -33,6 +33,14 @@ def learnt(queue: FairQueue, ms_per_s: float, seconds: float = 5.0) -> float:
     return now_s
 
 
+def full(queue: FairQueue) -> float:
+    """A queue of two that drains 1,000 ms per second, full of more urgent requests. Returns the time."""
+    now_s = learnt(queue, ms_per_s=1000.0)
+    for _ in range(2):
+        assert queue.push(ticket(arrival_s=now_s, priority=P0, cost_ms=1.0), now_s) == []
+    return now_s
+
+
 def test_urgent_classes_go_first() -> None:
     queue = queue_of(ticket("c", priority=P2), ticket("b", priority=P1), ticket("a", priority=P0))
     assert [queue.pop(0.0).id for _ in range(3)] == ["a", "b", "c"]  # type: ignore[union-attr]
@@ -172,18 +180,16 @@ def test_a_measured_rate_of_waiting_time_only() -> None:
 
 
 def test_refused_requests_are_told_to_return_one_after_the_other() -> None:
-    queue = FairQueue(QueueConfig(max_requests=1, shed_hopeless=False))
-    now_s = learnt(queue, ms_per_s=1000.0)
-    queue.push(ticket(arrival_s=now_s, priority=P0), now_s)
+    queue = FairQueue(QueueConfig(max_requests=2, shed_hopeless=False))
+    now_s = full(queue)
     told = [queue.push(ticket(cost_ms=2000.0, arrival_s=now_s), now_s)[0].retry_after_s for _ in range(5)]
     assert told == pytest.approx([2.0, 4.0, 6.0, 8.0, 10.0], rel=0.05)
     assert queue.retry_after_s(P1, now_s + 4.0) == pytest.approx(6.0, rel=0.1)
 
 
 def test_retry_after_is_bounded_and_recovers() -> None:
-    queue = FairQueue(QueueConfig(max_requests=1, max_retry_after_s=30.0, shed_hopeless=False))
-    now_s = learnt(queue, ms_per_s=1000.0)
-    queue.push(ticket(arrival_s=now_s, priority=P0), now_s)
+    queue = FairQueue(QueueConfig(max_requests=2, max_retry_after_s=30.0, shed_hopeless=False))
+    now_s = full(queue)
     for _ in range(1000):
         told = queue.push(ticket(cost_ms=2000.0, arrival_s=now_s), now_s)[0].retry_after_s
     assert told == 30.0

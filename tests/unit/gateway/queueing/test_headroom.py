@@ -16,7 +16,7 @@ P0, P1, _ = Priority
 def missed(num_free: int, urgent_per_s: float, releases_per_s: float, wait_s: float, rng: random.Random) -> float:
     """The slots played out: every release gives one back, each P0 request takes one, the first free to the first come."""
     now_s, free, waiting, late, count = 0.0, num_free, [], 0, 0
-    while count < 20_000:
+    while count < 100_000:
         now_s += rng.expovariate(urgent_per_s + releases_per_s)
         if rng.random() < urgent_per_s / (urgent_per_s + releases_per_s):
             count += 1
