@@ -24,6 +24,9 @@ __all__ = ["ModelPricer", "Settlement"]
 
 _LEAST_COST_MS = 0.1
 _TEXT_SEEN = 3
+# Once text is known, one answer in seven keeps it up to date: an update costs more than a price.
+_TEXT_TAUGHT = 100
+_TEXT_EVERY = 7
 _CHECKED_REQUESTS = 8
 _REFUTED_AT = 0.25
 
@@ -60,6 +63,7 @@ class ModelPricer:
             self._rates = CalibratedRates.of_file(config.latency_model)
         self._kv_bytes = config.kv_bytes_per_token or 0
         self._text = TextTokens()
+        self._text_answers = 0
         self._images = LearntImages()
         self._output = OutputTokens(config.default_output_tokens)
 
@@ -108,7 +112,9 @@ class ModelPricer:
             return
         works = [self._work(image) for image in view.images]
         if not works:
-            if view.prompt_ids == 0:
+            self._text_answers += 1
+            is_wanted = self._text.seen < _TEXT_TAUGHT or self._text_answers % _TEXT_EVERY == 0
+            if is_wanted and view.prompt_ids == 0:
                 self._text.learn(view.num_messages, view.text_chars, found.prompt_tokens)
         else:
             self._learn_images(view, works, found)

@@ -16,7 +16,7 @@ import msgspec
 
 from foveal.core.errors import InvalidRequestError
 
-__all__ = ["BodyCuts", "Span", "cut_data_urls", "cut_urls", "string_end"]
+__all__ = ["BodyCuts", "Span", "cut_data_urls", "cut_urls"]
 
 Body = bytes | bytearray
 Span = tuple[int, int]
@@ -34,6 +34,7 @@ _ESCAPED_SCHEME_BYTES = 6 * len("https:")
 # Each costs microseconds: a body made of nothing else must not hold up everybody.
 _MOST_CUTS = 4096
 _MOST_CANDIDATES = 20_000
+_MOST_ESCAPED_QUOTES = 1000
 
 
 class BodyCuts:
@@ -93,19 +94,25 @@ _MARK_BYTES = _MARK.encode()
 
 
 def cut_data_urls(body: Body) -> BodyCuts:
-    """Cuts out every string that starts with `data:`, written plainly. Raises InvalidRequestError for thousands of them."""
+    """Cuts out every string that starts with `data:`, written plainly. Raises InvalidRequestError for thousands of them.
+
+    One with a thousand escaped quotes is no image but a text that begins so: it stays, and is parsed with the rest.
+    """
     spans: list[Span] = []
+    candidates = 0
     at = body.find(_DATA)
     while at >= 0:
-        end = at + 1
+        candidates += 1
+        if candidates > _MOST_CANDIDATES:
+            raise _too_many('places with "data:', _MOST_CANDIDATES)
+        past = at + 1
         if not _is_escaped(body, at):
-            end = string_end(body, at + 1)
-            if end < 0:  # not JSON; the parser will say so
-                break
-            spans.append((at + 1, end))
-            if len(spans) > _MOST_CUTS:
-                raise _too_many("strings that start with data:", _MOST_CUTS)
-        at = body.find(_DATA, end)
+            end, past = _string_end(body, at + 1)
+            if end >= 0:
+                spans.append((at + 1, end))
+                if len(spans) > _MOST_CUTS:
+                    raise _too_many("strings that start with data:", _MOST_CUTS)
+        at = body.find(_DATA, past)
     return BodyCuts(body, spans)
 
 
@@ -123,21 +130,25 @@ def cut_urls(cuts: BodyCuts) -> BodyCuts:
         at = match.start()
         if at < past or _is_escaped(text, at):
             continue
-        end = string_end(text, at + 1)
-        if end < 0:
-            break
-        past = end
-        if _beginning(text, at + 1, end).startswith(_SCHEMES):
+        end, past = _string_end(text, at + 1)
+        if end >= 0 and _beginning(text, at + 1, end).startswith(_SCHEMES):
             more.append((cuts.body_position(at + 1), cuts.body_position(end)))
     return BodyCuts(cuts.body, sorted([*cuts.spans, *more]))
 
 
-def string_end(body: Body, start: int) -> int:
-    """Position of the quote that closes the string whose text starts at `start`; -1 if there is none."""
+def _string_end(body: Body, start: int) -> tuple[int, int]:
+    """(where the quote is that closes the string whose text starts at `start`, from where to look on).
+
+    The first is -1 if there is none, or none behind so many escaped ones.
+    """
     end = body.find(_QUOTE, start)
-    while end > start and _is_escaped(body, end, start):
+    for _ in range(_MOST_ESCAPED_QUOTES):
+        if end < 0:
+            return -1, len(body)
+        if not _is_escaped(body, end, start):
+            return end, end
         end = body.find(_QUOTE, end + 1)
-    return end
+    return -1, max(end, start)
 
 
 def _too_many(what: str, limit: int) -> InvalidRequestError:
@@ -146,10 +157,16 @@ def _too_many(what: str, limit: int) -> InvalidRequestError:
 
 def _is_escaped(body: Body, at: int, low: int = 0) -> bool:
     """True if an odd number of backslashes stands before `at`."""
-    first = at
-    while first > low and body[first - 1] == _BACKSLASH:
-        first -= 1
-    return bool((at - first) & 1)
+    if at == low or body[at - 1] != _BACKSLASH:
+        return False
+    width = 64
+    while True:
+        first = max(low, at - width)
+        window = body[first:at]
+        kept = len(window.rstrip(b"\\"))
+        if kept or first == low:
+            return bool((len(window) - kept) & 1)
+        width *= 8
 
 
 def _beginning(body: Body, start: int, end: int) -> str:

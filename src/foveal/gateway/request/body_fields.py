@@ -8,7 +8,7 @@ import msgspec
 
 __all__ = ["ChatFields", "CommonFields", "CompletionFields", "ImageUrl", "Message", "Part", "is_given"]
 
-_ABSENT = msgspec.Raw(b"")
+_ABSENT = msgspec.Raw(b"")  # one object: "is it there" is a comparison of identities
 
 
 class ImageUrl(msgspec.Struct):
@@ -64,4 +64,4 @@ class CompletionFields(CommonFields, kw_only=True):
 
 def is_given(raw: msgspec.Raw) -> bool:
     """Neither absent nor null."""
-    return bool(raw) and bytes(raw) != b"null"
+    return raw is not _ABSENT and bytes(raw) != b"null"

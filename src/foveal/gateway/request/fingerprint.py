@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import blake3
+from msgspec.structs import replace
 
 from foveal.gateway.request.view import ImageRef, RequestView
 

@@ -46,6 +46,7 @@ class PromptReader:
         self._cuts = cuts
         self._limits = limits
         self._is_final = is_final
+        self._has_cuts = bool(cuts.spans)
         self._summary = PromptSummary()
 
     def finer_cuts(self) -> BodyCuts:
@@ -101,7 +102,8 @@ class PromptReader:
                 self._summary.other_urls |= self._cuts.resolve(url)[:5].lower() != "data:"
 
     def _text(self, text: str, pieces: list[str]) -> None:
-        text = self._cuts.resolve(text)
+        if self._has_cuts:
+            text = self._cuts.resolve(text)
         self._summary.text_chars += len(text)
         pieces.append(text)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 import pybase64
+from msgspec.structs import replace
 
 from foveal.core.errors import (
     ForbiddenUrlError,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from foveal.core.priority import Priority
 
@@ -12,9 +13,9 @@ __all__ = ["Endpoint", "ImageRef", "RequestView"]
 Endpoint = Literal["chat", "completion"]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRef:
-    """One image of the body."""
+# Structs, not dataclasses: a frozen dataclass of so many fields takes 10 us to make, which would be half of all reading.
+class ImageRef(msgspec.Struct, frozen=True):
+    """One image of the body. Another one that differs in some fields: msgspec.structs.replace."""
 
     kind: Literal["data", "remote"]
     start: int
@@ -37,8 +38,7 @@ class ImageRef:
     """The request field, for error messages: messages[0].content[1].image_url."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestView:
+class RequestView(msgspec.Struct, frozen=True):
     """`body[model_start:model_end]` is the model's name, so that another one can be spliced in without a second parse."""
 
     endpoint: Endpoint

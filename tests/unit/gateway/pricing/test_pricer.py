@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from foveal.core.errors import ConfigurationError
 from foveal.gateway.config.models import PricingConfig
@@ -169,6 +169,17 @@ def test_an_unknown_family_is_learnt_from_usage_alone() -> None:
         pricer.settle(_view((800, 600), (800, 600)), Settlement(110 + 2 * 576, 20))
 
     assert pricer.price(_view((800, 600))).vision.num_tokens == pytest.approx(576, abs=15)
+
+
+def test_text_is_kept_up_to_date_after_it_was_learnt() -> None:
+    pricer = Pricer({"m": PricingConfig()})
+    for index in range(200):
+        pricer.settle(_view(chars=100 + index % 9 * 100), Settlement(10 + (100 + index % 9 * 100) // 4, 5))
+    assert pricer.price(_view(chars=800)).prompt_tokens == pytest.approx(210, rel=0.1)
+
+    for index in range(2000):
+        pricer.settle(_view(chars=100 + index % 9 * 100), Settlement(10 + (100 + index % 9 * 100) // 2, 5))
+    assert pricer.price(_view(chars=800)).prompt_tokens == pytest.approx(410, rel=0.1)
 
 
 def test_text_and_prices_of_one_model_do_not_leak_into_another() -> None:

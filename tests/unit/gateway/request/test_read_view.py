@@ -220,7 +220,7 @@ def test_a_small_file_that_claims_a_huge_picture_is_refused() -> None:
         _view(_chat([_image(data_url(bytes(bomb)))]))
 
 
-@pytest.mark.parametrize("string", [b'"data:",', b'"\\u0064",', b'"ht",'])
+@pytest.mark.parametrize("string", [b'"data:",', b'"\\u0064",', b'"ht",', b'"\\"data:",'])
 def test_a_body_of_nothing_but_traps_is_refused_early(string: bytes) -> None:
     body = b'{"model":"m","messages":[{"role":"user","content":[{"image_url":"http://x"}]}],"x":[%b0]}' % (
         string * 30_000
@@ -228,6 +228,29 @@ def test_a_body_of_nothing_but_traps_is_refused_early(string: bytes) -> None:
 
     with pytest.raises(InvalidRequestError, match="more than"):
         _view(body)
+
+
+@pytest.mark.parametrize("backslashes", [0, 2, 64, 100, 4096, 5000])
+def test_any_number_of_backslashes_before_a_quote_is_counted(backslashes: int) -> None:
+    run = b"\\" * backslashes
+    body = b'{"model":"m","messages":[{"role":"user","content":["data:%b","%b\\"data:","x"]}]}' % (run, run)
+
+    assert _view(body).text_chars == len("data:") + backslashes // 2 + backslashes // 2 + len('"data:') + 1
+
+
+@pytest.mark.parametrize("quotes", [10, 999, 1000, 1001, 5000])
+def test_a_text_that_begins_like_an_image_is_a_text(quotes: int) -> None:
+    content = [{"type": "text", "text": "data: " + '"' * quotes}, _image(data_url(png(size=(9, 8))))]
+
+    view = _view(_chat(content))
+
+    assert view.text_chars == len("data: ") + quotes
+    assert (view.images[0].width, view.images[0].height) == (9, 8)
+
+
+def test_an_image_url_of_nothing_but_quotes_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="data: URL"):
+        _view(_chat([_image("data:" + '"' * 5000)]))
 
 
 def test_a_mutable_body_is_not_changed_and_not_held() -> None:
