@@ -218,7 +218,7 @@ class RateLimitedError(RequestError):
     code = "rate_limited"
     type = "rate_limit_error"
 
-    def __init__(self, message: str, *, limit: str, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, limit: str = "requests", retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.limit = limit
         self.retry_after_s = retry_after_s

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from foveal.core.errors import ConfigurationError
 from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.config.models import BackendConfig, ModelConfig
 from foveal.gateway.config.problems import Place, Problems, shown, suggestion
+from foveal.gateway.pricing.rules.registry import make_rule
 
 __all__ = ["check"]
 
@@ -58,6 +60,11 @@ def _check_model(config: GatewayConfig, name: str, model: ModelConfig, problems:
             problems.add((*place, "versions", version.version), "has a weight and no backend; add one, or weight: 0")
     if model.fallback is not None and _must_be_model(config, model.fallback, (*place, "fallback"), problems):
         _check_fallback_ends(config, name, problems)
+    if model.pricing.family != "auto":
+        try:
+            make_rule(model.pricing.family, model.pricing.family_options)
+        except ConfigurationError as error:
+            problems.add((*place, "pricing", "family"), str(error))
     for index, rule in enumerate(model.smart):
         if rule.to == name:
             problems.add((*place, "smart", index, "to"), "is the model itself; name another one")

@@ -11,14 +11,14 @@ from foveal.core.errors import RateLimitedError
 from foveal.gateway.state.database import StateClosedError, StateDatabase
 from foveal.gateway.tenancy.tenant import Tenant
 
-__all__ = ["DailyUsage"]
+__all__ = ["DailyCount", "DailyUsage"]
 
 _DAY_S = 86_400
 _KEPT_DAYS = 400
 _log = structlog.get_logger(__name__)
 
 
-class _Count:
+class DailyCount:
     """One tenant's day: what the file had at the last look, and what this process has not written yet."""
 
     __slots__ = ("new_requests", "new_tokens", "requests", "tokens")
@@ -34,7 +34,7 @@ class DailyUsage:
     def __init__(self, database: StateDatabase, wall_s: Callable[[], float]) -> None:
         self._database = database
         self._wall_s = wall_s
-        self._counts: dict[tuple[str, int], _Count] = {}
+        self._counts: dict[tuple[str, int], DailyCount] = {}
 
     def today(self) -> int:
         """Days since 1970-01-01."""
@@ -64,16 +64,12 @@ class DailyUsage:
                     retry_after_s=(day + 1) * _DAY_S - self._wall_s(),
                 )
 
-    def add(self, tenant_id: str, day: int, requests: int, tokens: int) -> None:
+    def count(self, tenant_id: str, day: int) -> DailyCount:
+        """To add to: `new_requests` and `new_tokens`, which may also be corrected downwards."""
         count = self._counts.get((tenant_id, day))
         if count is None:
-            count = self._counts[tenant_id, day] = _Count()
-        count.new_requests += requests
-        count.new_tokens += tokens
-
-    def correct(self, tenant_id: str, day: int, tokens: int) -> None:
-        """Tokens of a request of that day, once more is known; may be negative."""
-        self.add(tenant_id, day, 0, tokens)
+            count = self._counts[tenant_id, day] = DailyCount()
+        return count
 
     async def flush(self) -> None:
         """Adds what is new to the file and takes over the totals of all processes. What cannot be written is kept."""
@@ -101,7 +97,7 @@ class DailyUsage:
                 count.new_tokens += tokens
             return
         for key, (requests, tokens) in totals.items():
-            count = self._counts.setdefault(key, _Count())
+            count = self._counts.setdefault(key, DailyCount())
             count.requests, count.tokens = requests, tokens
         for key in [key for key, count in self._counts.items() if key[1] < today - 1 and not count.new_tokens]:
             del self._counts[key]

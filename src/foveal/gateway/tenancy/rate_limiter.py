@@ -4,39 +4,59 @@ from __future__ import annotations
 
 from foveal.core.errors import RateLimitedError
 from foveal.gateway.pricing.price import Price
-from foveal.gateway.tenancy.daily_usage import DailyUsage
+from foveal.gateway.tenancy.daily_usage import DailyCount, DailyUsage
 from foveal.gateway.tenancy.rate import Rate
 from foveal.gateway.tenancy.tenant import Tenant, TenantLimits
 
 __all__ = ["RateLimiter", "Reservation"]
 
-_UNLIMITED = TenantLimits()
-
 
 class _Tally:
-    """What one tenant has taken. Survives a change of its limits."""
+    """What one tenant has taken, and its limits in the form that the hot path needs. Outlives a change of the limits."""
 
-    __slots__ = ("concurrent", "requests", "tokens", "vision_ms")
+    __slots__ = (
+        "concurrent",
+        "daily",
+        "day",
+        "is_limited",
+        "request_s",
+        "requests",
+        "tenant",
+        "token_s",
+        "tokens",
+        "vision",
+        "vision_s",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: Tenant) -> None:
         self.requests = Rate()
         self.tokens = Rate()
-        self.vision_ms = Rate()
+        self.vision = Rate()
         self.concurrent = 0
+        self.day = -1
+        self.daily = DailyCount()
+        self.adopt(tenant)
+
+    def adopt(self, tenant: Tenant) -> None:
+        self.tenant = tenant
+        limits = tenant.limits
+        self.is_limited = limits != TenantLimits()
+        # Seconds that one unit takes; 0 without a limit.
+        self.request_s = 60.0 / limits.requests_per_minute if limits.requests_per_minute else 0.0
+        self.token_s = 60.0 / limits.tokens_per_minute if limits.tokens_per_minute else 0.0
+        self.vision_s = 60.0 / limits.vision_ms_per_minute if limits.vision_ms_per_minute else 0.0
 
 
 class Reservation:
     """What one request holds. `settle` when its usage is known, `release` at its end whatever happened; both idempotent."""
 
-    __slots__ = ("_day", "_limiter", "_released", "_settled", "_tally", "_tenant", "_tokens", "_vision_ms")
+    __slots__ = ("_daily", "_released", "_settled", "_tally", "_tokens", "_vision_ms")
 
-    def __init__(self, limiter: RateLimiter, tenant: Tenant, tally: _Tally, price: Price, day: int) -> None:
-        self._limiter = limiter
-        self._tenant = tenant
+    def __init__(self, tally: _Tally, tokens: int, vision_ms: float) -> None:
         self._tally = tally
-        self._tokens = price.prompt_tokens + price.output_tokens
-        self._vision_ms = price.vision.encode_ms
-        self._day = day
+        self._daily = tally.daily
+        self._tokens = tokens
+        self._vision_ms = vision_ms
         self._settled = False
         self._released = False
 
@@ -44,8 +64,9 @@ class Reservation:
         """Real usage; `vision_ms` None leaves the estimate. Real usage above the estimate is owed."""
         if not self._settled:
             self._settled = True
-            vision = self._vision_ms if vision_ms is None else vision_ms
-            self._correct(prompt_tokens + output_tokens - self._tokens, vision - self._vision_ms)
+            self._correct(
+                prompt_tokens + output_tokens - self._tokens, 0.0 if vision_ms is None else vision_ms - self._vision_ms
+            )
 
     def release(self) -> None:
         """Ends the concurrency. A request that was never settled gives back tokens and vision time; it stays counted as a
@@ -58,14 +79,14 @@ class Reservation:
                 self._correct(-self._tokens, -self._vision_ms)
 
     def _correct(self, tokens: int, vision_ms: float) -> None:
-        limits = self._tenant.limits
         # As if it had been known when it was taken: time 0 moves the debt without asking what time it is now.
-        if tokens and limits.tokens_per_minute is not None:
-            self._tally.tokens.take(tokens, limits.tokens_per_minute, 0.0)
-        if vision_ms and limits.vision_ms_per_minute is not None:
-            self._tally.vision_ms.take(vision_ms, limits.vision_ms_per_minute, 0.0)
+        tally = self._tally
         if tokens:
-            self._limiter.daily.correct(self._tenant.id, self._day, tokens)
+            self._daily.new_tokens += tokens
+            if tally.token_s:
+                tally.tokens.take(tokens * tally.token_s, 0.0)
+        if vision_ms and tally.vision_s:
+            tally.vision.take(vision_ms * tally.vision_s, 0.0)
 
 
 class RateLimiter:
@@ -81,24 +102,36 @@ class RateLimiter:
         Raises RateLimitedError with the time after which the same request will pass if nothing else comes.
         """
         tally = self._tallies.get(tenant.id)
-        if tally is None:
-            tally = self._tallies[tenant.id] = _Tally()
-        limits = tenant.limits
+        if tally is None or tally.tenant is not tenant:
+            tally = self._adopt(tenant)
         day = self.daily.today()
-        if limits != _UNLIMITED:
-            tokens = price.prompt_tokens + price.output_tokens
-            self._check(tenant, tally, price, tokens, day, now_s)
-            if limits.requests_per_minute is not None:
-                tally.requests.take(1, limits.requests_per_minute, now_s)
-            if limits.tokens_per_minute is not None:
-                tally.tokens.take(tokens, limits.tokens_per_minute, now_s)
-            if limits.vision_ms_per_minute is not None:
-                tally.vision_ms.take(price.vision.encode_ms, limits.vision_ms_per_minute, now_s)
+        if day != tally.day:
+            tally.day, tally.daily = day, self.daily.count(tenant.id, day)
+        tokens = price.prompt_tokens + price.output_tokens
+        vision_ms = price.vision.encode_ms
+        if tally.is_limited:
+            self._check(tally, tokens, vision_ms, now_s)
+            if tally.request_s:
+                tally.requests.take(tally.request_s, now_s)
+            if tally.token_s:
+                tally.tokens.take(tokens * tally.token_s, now_s)
+            if tally.vision_s and vision_ms:
+                tally.vision.take(vision_ms * tally.vision_s, now_s)
         tally.concurrent += 1
-        self.daily.add(tenant.id, day, 1, price.prompt_tokens + price.output_tokens)
-        return Reservation(self, tenant, tally, price, day)
+        tally.daily.new_requests += 1
+        tally.daily.new_tokens += tokens
+        return Reservation(tally, tokens, vision_ms)
 
-    def _check(self, tenant: Tenant, tally: _Tally, price: Price, tokens: int, day: int, now_s: float) -> None:
+    def _adopt(self, tenant: Tenant) -> _Tally:
+        tally = self._tallies.get(tenant.id)
+        if tally is None:
+            tally = self._tallies[tenant.id] = _Tally(tenant)
+        else:
+            tally.adopt(tenant)
+        return tally
+
+    def _check(self, tally: _Tally, tokens: int, vision_ms: float, now_s: float) -> None:
+        tenant = tally.tenant
         limits, burst_s = tenant.limits, tenant.burst_s
         if limits.max_concurrent is not None and tally.concurrent >= limits.max_concurrent:
             raise RateLimitedError(
@@ -107,26 +140,27 @@ class RateLimiter:
                 limit="concurrency",
                 retry_after_s=1.0,
             )
-        for name, rate, cost, per_minute in (
-            ("requests", tally.requests, 1.0, limits.requests_per_minute),
-            ("tokens", tally.tokens, tokens, limits.tokens_per_minute),
-            ("vision", tally.vision_ms, price.vision.encode_ms, limits.vision_ms_per_minute),
-        ):
-            if per_minute is not None and cost:
-                wait_s = rate.wait_s(cost, per_minute, burst_s, now_s)
-                if wait_s > 0.0:
-                    raise _too_fast(name, cost, per_minute, wait_s)
-        self.daily.check(tenant, day, tokens)
+        if tally.request_s:
+            wait_s = tally.requests.wait_s(tally.request_s, burst_s, now_s)
+            if wait_s > 0.0:
+                raise _too_fast("requests", "1 request", limits.requests_per_minute, wait_s)
+        if tally.token_s:
+            wait_s = tally.tokens.wait_s(tokens * tally.token_s, burst_s, now_s)
+            if wait_s > 0.0:
+                raise _too_fast("tokens", f"{tokens:,} tokens", limits.tokens_per_minute, wait_s)
+        if tally.vision_s and vision_ms:
+            wait_s = tally.vision.wait_s(vision_ms * tally.vision_s, burst_s, now_s)
+            if wait_s > 0.0:
+                cost = f"{vision_ms:,.0f} ms of image encoding"
+                raise _too_fast("vision", cost, limits.vision_ms_per_minute, wait_s)
+        if limits.tokens_per_day is not None or limits.requests_per_day is not None:
+            self.daily.check(tenant, tally.day, tokens)
 
 
-_UNITS = {"requests": "request", "tokens": "tokens", "vision": "ms of image encoding"}
-
-
-def _too_fast(name: str, cost: float, per_minute: float, wait_s: float) -> RateLimitedError:
-    unit = _UNITS[name]
+def _too_fast(name: str, cost: str, per_minute: float | None, wait_s: float) -> RateLimitedError:
     return RateLimitedError(
-        f"this request needs {cost:,.0f} {unit}; the tenant's limit of {per_minute:,.0f} per minute is used up. Try again "
-        f"in {wait_s:.1f} s",
+        f"this request needs {cost}; the tenant's limit of {per_minute:,.0f} per minute is used up. Try again in "
+        f"{wait_s:.1f} s",
         limit=name,
         retry_after_s=wait_s,
     )

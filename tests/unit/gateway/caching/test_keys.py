@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from foveal.core.priority import Priority
@@ -85,6 +85,7 @@ def test_equal_requests_of_one_tenant_have_one_key() -> None:
 
 @given(st.text(min_size=1), st.text(min_size=1), st.binary(max_size=8), st.binary(max_size=8))
 @example("a", "ab", b"c", b"bc")
+@settings(deadline=None)
 def test_no_two_tenants_or_generations_share_a_key(a: str, b: str, first: bytes, second: bytes) -> None:
     body = body_of(seed=1)
     keys = {
@@ -96,6 +97,7 @@ def test_no_two_tenants_or_generations_share_a_key(a: str, b: str, first: bytes,
 
 
 @given(st.dictionaries(st.sampled_from(["seed", "max_tokens", "top_k", "cache_salt", "user"]), st.integers(1, 3)))
+@settings(deadline=None)
 def test_different_requests_have_different_keys(fields: dict[str, Any]) -> None:
     fields = {name: str(value) if name in ("cache_salt", "user") else value for name, value in fields.items()}
     plain = body_of(temperature=0)

@@ -132,6 +132,7 @@ def test_what_a_part_refuses_itself_gets_the_line_of_its_setting() -> None:
         (MINIMAL + "<<: [1]", "expected a mapping"),
         (MINIMAL + "cache: &x [*x]", "is a list"),
         (MINIMAL + "admin: {key: short}", "at least 16"),
+        ("models: {a: {backends: [http://h:1], pricing: qwen2_5vl}}", "did you mean qwen2_5_vl?"),
         ("models: [", "this is not valid YAML"),
         ("models: {a: ${B}}", 'write "${NAME}" with quotes'),
         ("a\x00b", "this is not valid YAML"),

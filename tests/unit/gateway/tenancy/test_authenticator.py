@@ -268,6 +268,27 @@ async def test_the_look_before_the_body_refuses_what_is_certainly_wrong_and_noth
     assert check(wrong) is None
 
 
+async def test_a_key_revoked_while_the_body_is_read_is_refused_after_it(gate: Gate) -> None:
+    key = await gate.create()
+    headers = {b"authorization": b"Bearer " + key.text.encode()}
+    assert await gate.authenticator.authenticate(headers) is ACME
+    assert gate.authenticator.refuse_early(headers) is None
+    await gate.database.run(lambda connection: KeyStore(connection).revoke(key.record.id, 2.0))
+    await gate.authenticator.refresh()
+    with pytest.raises(UnauthorizedError):
+        await gate.authenticator.authenticate(headers)
+
+
+async def test_the_early_look_at_one_request_says_nothing_about_another(gate: Gate) -> None:
+    mine, theirs = await gate.create("acme"), await gate.create("other")
+    headers = [{b"x-api-key": key.text.encode()} for key in (mine, theirs)]
+    for one in headers:
+        await gate.authenticator.authenticate(one)
+    for one in headers:
+        assert gate.authenticator.refuse_early(one) is None
+    assert [await gate.authenticator.authenticate(one) for one in headers] == [ACME, OTHER]
+
+
 async def test_the_last_use_is_written_down(gate: Gate) -> None:
     key = await gate.create()
     await gate.ask(key.text)
