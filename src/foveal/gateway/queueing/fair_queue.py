@@ -7,7 +7,7 @@ from foveal.gateway.queueing.class_line import ClassLine
 from foveal.gateway.queueing.config import QueueConfig
 from foveal.gateway.queueing.priority_map import PriorityMap
 from foveal.gateway.queueing.ticket import Shed, ShedReason, Ticket
-from foveal.gateway.queueing.wait_forecast import WaitForecast
+from foveal.gateway.queueing.wait_forecast import WaitForecast, ageing_of
 
 __all__ = ["FairQueue"]
 
@@ -163,9 +163,7 @@ class FairQueue:
     def _age_key(self, line: ClassLine, now_s: float) -> tuple[int, float]:
         oldest = line.oldest()
         assert oldest is not None
-        # A class must be able to rise to the top before its oldest request is given up.
-        patience_s = oldest.deadline_s - oldest.arrival_s
-        ageing_s = min(self._config.ageing_s, patience_s / (oldest.priority + 1))
+        ageing_s = ageing_of(oldest, self._config)
         return effective_priority(oldest.priority, now_s - oldest.arrival_s, ageing_s), oldest.arrival_s
 
     def _make_room(self, ticket: Ticket) -> list[Ticket] | None:

@@ -8,11 +8,20 @@ from foveal.gateway.queueing.config import QueueConfig
 from foveal.gateway.queueing.rate_meter import RateMeter
 from foveal.gateway.queueing.ticket import Ticket
 
-__all__ = ["WaitForecast"]
+__all__ = ["WaitForecast", "ageing_of"]
 
 WINDOW_S = 10.0
 LEARNT_AFTER_S = 0.5
 """Seconds of waiting seen before the drain rate is believed."""
+
+PROMISED_PART = 0.7
+"""Part of the drain rate that is promised to those who return; the rest is for those who come for the first time."""
+
+
+def ageing_of(ticket: Ticket, config: QueueConfig) -> float:
+    """Seconds after which its class rises by one, if it is the oldest: the class must be able to rise to the top before
+    the request is given up."""
+    return min(config.ageing_s, (ticket.deadline_s - ticket.arrival_s) / (ticket.priority + 1))
 
 
 class WaitForecast:
@@ -70,8 +79,10 @@ class WaitForecast:
         if better_ms + own_ms <= 0:
             return 0.0
         by_class_s = _seconds(better_ms + own_ms, total - self._better_rate(ticket.priority, now_s))
-        by_age_s = self._config.ageing_s * ticket.priority + _seconds(own_ms, total * self._config.aged_share)
-        return min(by_class_s, by_age_s)
+        oldest = own.oldest()
+        risen_s = 0.0 if oldest is None else now_s - oldest.arrival_s
+        rise_s = max(0.0, ticket.priority * ageing_of(ticket, self._config) - risen_s)
+        return min(by_class_s, rise_s + _seconds(own_ms, total * self._config.aged_share))
 
     def promise_s(self, ticket: Ticket, expected_s: float | None, now_s: float) -> float:
         """Retry-After for a request that is refused now.
@@ -85,7 +96,8 @@ class WaitForecast:
         # Room for it is there once the line is short enough for its own patience.
         patience_s = ticket.deadline_s - ticket.arrival_s
         earliest_s = now_s + max(0.0, (expected_s or 0.0) - patience_s)
-        promised_s = max(earliest_s, self._promised_s[ticket.priority]) + ticket.cost_ms / rate
+        promised_s = max(earliest_s, self._promised_s[ticket.priority])
+        promised_s += ticket.cost_ms / (rate * PROMISED_PART)
         promised_s = min(promised_s, now_s + config.max_retry_after_s)
         self._promised_s[ticket.priority] = promised_s
         return max(config.min_retry_after_s, promised_s - now_s)
