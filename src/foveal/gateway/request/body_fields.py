@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["ChatFields", "CommonFields", "CompletionFields", "ImageUrl", "Message", "Part", "is_given"]
+__all__ = ["ABSENT", "ChatFields", "CommonFields", "CompletionFields", "ImageUrl", "Message", "Part", "is_given"]
 
-_ABSENT = msgspec.Raw(b"")  # one object: "is it there" is a comparison of identities
+ABSENT = msgspec.Raw(b"")  # one object: "is it there" is a comparison of identities
 
 
 class ImageUrl(msgspec.Struct):
@@ -35,27 +35,27 @@ class Part(msgspec.Struct):
 class Message(msgspec.Struct):
     role: str = ""
     content: str | list[Part | str] | None = None
-    tool_calls: msgspec.Raw = _ABSENT
+    tool_calls: msgspec.Raw = ABSENT
 
 
 class CommonFields(msgspec.Struct, kw_only=True):
     """Raw where the place in the body matters, or only the presence does."""
 
-    model: msgspec.Raw
+    model: msgspec.Raw = ABSENT
     stream: bool | None = None
     n: int | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
-    priority: msgspec.Raw = _ABSENT
-    cache_salt: msgspec.Raw = _ABSENT
+    priority: msgspec.Raw = ABSENT
+    cache_salt: msgspec.Raw = ABSENT
     prompt_cache_key: str | None = None
 
 
 class ChatFields(CommonFields, kw_only=True):
     messages: list[Message]
     max_completion_tokens: int | None = None
-    tools: msgspec.Raw = _ABSENT
+    tools: msgspec.Raw = ABSENT
 
 
 class CompletionFields(CommonFields, kw_only=True):
@@ -64,4 +64,4 @@ class CompletionFields(CommonFields, kw_only=True):
 
 def is_given(raw: msgspec.Raw) -> bool:
     """Neither absent nor null."""
-    return raw is not _ABSENT and bytes(raw) != b"null"
+    return raw is not ABSENT and bytes(raw) != b"null"

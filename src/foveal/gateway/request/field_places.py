@@ -6,6 +6,7 @@ import msgspec
 
 from foveal.core.errors import InvalidRequestError
 from foveal.gateway.request.body_cuts import BodyCuts
+from foveal.gateway.request.body_fields import ABSENT
 from foveal.gateway.request.top_level import top_level_spans
 
 __all__ = ["FieldPlaces"]
@@ -21,7 +22,12 @@ class FieldPlaces:
         self._spans: dict[str, tuple[int, int]] | None = None
 
     def model(self, raw: msgspec.Raw) -> tuple[str, int, int]:
-        """(name, start, end) in the body, without the quotes. Raises InvalidRequestError if it is no string."""
+        """(name, start, end) in the body, without the quotes; ("", 0, 0) if there is none.
+
+        Raises InvalidRequestError if it is no string.
+        """
+        if raw is ABSENT:
+            return "", 0, 0
         try:
             name = _MODEL.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -17,5 +17,7 @@ class RequestLimits:
     """Of one encoded image."""
     max_image_pixels: int = 100_000_000
     """Width times height of one image: a small file may unpack to a huge picture."""
+    max_parts: int = 20_000
+    """Messages and parts of messages together."""
     max_text_bytes: int = 16 * MIB
     """Of a body without its data URLs: what has to be parsed."""

@@ -59,6 +59,7 @@ class PromptReader:
         """
         summary = self._summary
         summary.num_messages = len(fields.messages)
+        self._check_parts(sum(1 + (len(m.content) if isinstance(m.content, list) else 0) for m in fields.messages))
         if is_given(fields.tools):
             tools = bytes(fields.tools)
             summary.has_tools = tools.strip(b"[] \t\r\n") != b""
@@ -73,6 +74,14 @@ class PromptReader:
                 summary.prefix += pieces
                 in_prefix = message.role != "user"
         return summary
+
+    def _check_parts(self, count: int) -> None:
+        if count > self._limits.max_parts:
+            raise PayloadTooLargeError(
+                f"the request has {count:,} messages and parts; the limit is {self._limits.max_parts:,}. Send fewer, "
+                "longer ones",
+                param="messages",
+            )
 
     def _read_message(self, message: Message, index: int, pieces: list[str]) -> bool:
         if is_given(message.tool_calls):

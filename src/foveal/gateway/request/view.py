@@ -43,8 +43,9 @@ class RequestView(msgspec.Struct, frozen=True):
 
     endpoint: Endpoint
     model: str
+    """"" where the body names none."""
     model_start: int
-    """Without the quotes."""
+    """Without the quotes; 0, 0 where there is none."""
     model_end: int
     stream: bool
     num_bytes: int

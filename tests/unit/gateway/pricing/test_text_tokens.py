@@ -63,6 +63,21 @@ def test_a_change_of_the_model_is_followed() -> None:
     assert tokens.estimate(1, 2000) == pytest.approx(1010, rel=0.15)
 
 
+@pytest.mark.parametrize("spread", [0, 1])
+@pytest.mark.parametrize("tokens_per_char", [0.05, 0.25, 1.0])
+def test_thousands_of_alike_requests_do_not_unsettle_the_estimate(spread: int, tokens_per_char: float) -> None:
+    """Directions in which requests do not differ must not wind up."""
+    tokens, source = TextTokens(), random.Random(7)
+    for _ in range(20_000):
+        chars = 400 + source.randint(-spread, spread)
+        tokens.learn(1, chars, round(20 + tokens_per_char * chars))
+
+    for messages, chars in ((1, 400), (1, 600), (1, 200), (3, 400)):
+        true = 20 + tokens_per_char * chars
+        assert true / 2 <= tokens.estimate(messages, chars) <= 2 * true + 10
+    assert tokens.estimate(1, 400) == pytest.approx(20 + tokens_per_char * 400, rel=0.02)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 10**7), st.integers(0, 10**7)), max_size=40))
 def test_any_usage_leaves_an_estimate_that_grows_with_the_text(answers: list[tuple[int, int, int]]) -> None:
@@ -70,4 +85,4 @@ def test_any_usage_leaves_an_estimate_that_grows_with_the_text(answers: list[tup
     for messages, chars, found in answers:
         tokens.learn(messages, chars, found)
 
-    assert 1 <= tokens.estimate(1, 100) <= tokens.estimate(1, 10_000) < 10**12
+    assert 1 <= tokens.estimate(1, 100) <= tokens.estimate(1, 10_000) <= 20_000 + 6 * 10_000

@@ -170,7 +170,7 @@ def test_the_name_of_a_model_may_stand_anywhere_else_too() -> None:
         (b"", "empty", None),
         (b"{", "not valid JSON", None),
         (b"[]", "array", None),
-        (b'{"messages":[]}', "model is missing", "model"),
+        (b'{"model":null,"messages":[]}', "model must be a string", "model"),
         (b'{"model":"m"}', "messages is missing", "messages"),
         (b'{"model":1,"messages":[]}', "model must be a string", "model"),
         (b'{"model":"\xff","messages":[]}', "model must be a string", "model"),
@@ -190,6 +190,12 @@ def test_a_bad_request_is_refused_with_its_field(body: bytes, says: str, param: 
     assert caught.value.param == param
 
 
+def test_a_request_may_leave_the_model_to_the_gateway() -> None:
+    view = _view(b'{"messages":[{"role":"user","content":"model"}]}')
+
+    assert (view.model, view.model_start, view.model_end) == ("", 0, 0)
+
+
 def test_a_data_url_without_data_is_refused() -> None:
     with pytest.raises(ImageDecodeError, match="comma"):
         _view(_chat([_image("data:image/png;base64")]))
@@ -202,6 +208,7 @@ def test_a_data_url_without_data_is_refused() -> None:
         (RequestLimits(max_image_bytes=50), PayloadTooLargeError),
         (RequestLimits(max_image_pixels=100), PayloadTooLargeError),
         (RequestLimits(max_text_bytes=100), PayloadTooLargeError),
+        (RequestLimits(max_parts=2), PayloadTooLargeError),
     ],
 )
 def test_limits_hold_before_a_backend_sees_the_request(limits: RequestLimits, error: type[RequestError]) -> None:
