@@ -15,6 +15,7 @@ import typer
 from foveal.cli.app import COMMANDS
 
 REFERENCE = Path(__file__).parent / "reference"
+MONITORING = Path(__file__).parents[1] / "monitoring"
 
 
 def cli_page() -> str:
@@ -79,14 +80,33 @@ def _one_line(text: str | None) -> str:
 
 def pages() -> dict[Path, str]:
     """Page -> what it must say."""
+    from foveal.observability.alerts.page import render_alerts_page
     from foveal.observability.metrics_page import render_metrics_page
 
-    return {REFERENCE / "cli.md": cli_page(), REFERENCE / "metrics.md": render_metrics_page()}
+    return {
+        REFERENCE / "cli.md": cli_page(),
+        REFERENCE / "metrics.md": render_metrics_page(),
+        REFERENCE / "alerts.md": render_alerts_page(),
+        **monitoring_files(),
+    }
+
+
+def monitoring_files() -> dict[Path, str]:
+    """Dashboards, alert rules and their tests, at their default thresholds."""
+    from foveal.observability.alerts.render import RULES_FILE, TESTS_FILE, render_rules, render_tests
+    from foveal.observability.alerts.thresholds import AlertThresholds
+    from foveal.observability.dashboards.all import dashboards
+    from foveal.observability.dashboards.grafana import render_dashboard
+
+    limits = AlertThresholds()
+    alerts = MONITORING / "alerts"
+    files = {MONITORING / "dashboards" / name: render_dashboard(one) for name, one in dashboards().items()}
+    return {**files, alerts / RULES_FILE: render_rules(limits), alerts / TESTS_FILE: render_tests(limits)}
 
 
 def main() -> None:
     for path, text in pages().items():
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         print(f"wrote {path}")
 

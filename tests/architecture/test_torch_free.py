@@ -18,6 +18,7 @@ PACKAGES = [
     "foveal.planning",
     "foveal.evaluation",
     "foveal.engine.scheduling",
+    "foveal.gateway",
 ]
 MODULES = ["foveal", "foveal.engine.async_engine", "foveal.engine.server.app", "foveal.cli.app"]
 

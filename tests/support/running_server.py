@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from foveal.core.clock import Clock
 from foveal.engine.api import EngineClient
 from foveal.engine.server.config import ServerConfig
-from foveal.engine.server.image_fetch import ImageFetcher
 from foveal.engine.server.runner import Server
+from foveal.protocol.remote_image.image_fetcher import ImageFetcher
 
 __all__ = ["RunningServer", "running_server"]
 

@@ -24,7 +24,14 @@ COMMANDS = {
     "run": ("foveal.cli.run", "Ask one question, about pictures or not."),
     "chat": ("foveal.cli.chat", "Talk with a model in the terminal."),
     "serve": ("foveal.cli.serve", "Serve a model through an OpenAI-compatible API."),
+    "up": ("foveal.cli.up", "Serve a model by several engines behind one gateway."),
+    "gateway": ("foveal.cli.gateway", "Serve any number of OpenAI servers behind one address."),
+    "gateway-config": ("foveal.cli.gateway_config", "Check a gateway's configuration, compare two, print its schema."),
+    "keys": ("foveal.cli.keys", "Make, list and revoke the API keys of a gateway's tenants."),
     "bench": ("foveal.cli.bench", "Measure a server, the engine, other engines."),
+    "top": ("foveal.cli.top", "Watch a gateway or an engine live in the terminal."),
+    "diagnose": ("foveal.cli.diagnose", "Name what is wrong with a running server, why, and what to do."),
+    "observe": ("foveal.cli.observe", "Write Grafana dashboards and Prometheus alert rules."),
     "profile": ("foveal.cli.profile", "Show where the time of a step goes."),
 }
 """Name -> (module with a typer `command` app, one line of help), in the order of the work."""

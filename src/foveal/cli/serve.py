@@ -14,9 +14,10 @@ from foveal.core.errors import ConfigurationError
 from foveal.engine.async_engine import AsyncEngine
 from foveal.engine.config import EngineConfig
 from foveal.engine.ipc import Ready
-from foveal.engine.server.config import FetchConfig, ServerConfig
+from foveal.engine.server.config import ServerConfig
 from foveal.engine.server.runner import Server
 from foveal.observability.logs import configure_logging
+from foveal.protocol.remote_image.fetch_config import FetchConfig
 
 __all__ = ["command", "serve_engine"]
 
@@ -86,6 +87,12 @@ def serve(
     fetch_allow_private: Annotated[
         bool, typer.Option("--fetch-allow-private", help="Allow private addresses. Only where every client is trusted.")
     ] = False,
+    otlp_endpoint: Annotated[
+        str | None, typer.Option(help="Send traces there over OTLP/HTTP, for example http://localhost:4318/v1/traces.")
+    ] = None,
+    trace_sample_ratio: Annotated[
+        float, typer.Option(help="Fraction of requests to trace, where the client has not decided.")
+    ] = 0.01,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[str, typer.Option(help="text, or json with one object per line.")] = "text",
 ) -> None:
@@ -144,6 +151,8 @@ def serve(
         max_concurrent_requests=max_concurrent_requests,
         request_timeout_s=request_timeout,
         drain_grace_s=drain_grace,
+        otlp_endpoint=otlp_endpoint,
+        trace_sample_ratio=trace_sample_ratio,
         fetch=FetchConfig(
             enabled=fetch,
             allow_private=fetch_allow_private,

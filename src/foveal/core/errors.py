@@ -27,8 +27,11 @@ FovealError
     |-- UnauthorizedError       401
     |-- ModelNotFoundError      404
     |-- PayloadTooLargeError    413  body or pixels over the limit
+    |-- RateLimitedError        429  the tenant's own limit, with Retry-After
     |-- RequestTimeoutError     504
-    `-- OverloadedError         503  with Retry-After
+    |-- OverloadedError         503  with Retry-After
+    |   `-- BackendUnavailableError 503  no backend of the model can be reached
+    `-- BackendFailedError      502  a backend broke off or answered nonsense
 
 Messages follow one shape: what was found, what the limit is, what to do.
 """
@@ -37,6 +40,8 @@ from __future__ import annotations
 
 __all__ = [
     "ArtifactError",
+    "BackendFailedError",
+    "BackendUnavailableError",
     "ChangedFileError",
     "ConfigurationError",
     "EngineDeadError",
@@ -58,6 +63,7 @@ __all__ = [
     "PassportSchemaError",
     "PayloadTooLargeError",
     "PromptTooLongError",
+    "RateLimitedError",
     "RequestError",
     "RequestTimeoutError",
     "StorageError",
@@ -205,6 +211,19 @@ class PayloadTooLargeError(RequestError):
     type = "invalid_request_error"
 
 
+class RateLimitedError(RequestError):
+    """`limit` names what was used up: requests, tokens, vision, concurrency, daily_tokens or daily_requests."""
+
+    status = 429
+    code = "rate_limited"
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, *, limit: str = "requests", retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+
 class RequestTimeoutError(RequestError):
     status = 504
     code = "timeout"
@@ -219,3 +238,17 @@ class OverloadedError(RequestError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class BackendUnavailableError(OverloadedError):
+    """No backend of the model can be reached now."""
+
+    code = "no_backend"
+
+
+class BackendFailedError(RequestError):
+    """A backend took the request and broke off, or answered what is no answer."""
+
+    status = 502
+    code = "backend_failed"
+    type = "server_error"

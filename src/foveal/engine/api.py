@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from foveal.core.priority import Priority
 from foveal.core.sampling_params import SamplingParams
 from foveal.engine.outputs import RequestOutput
+from foveal.protocol.model_costs import ModelCosts
 
 __all__ = ["EngineClient", "EngineStats", "GenerationRequest", "ModelCard"]
 
@@ -46,6 +47,8 @@ class ModelCard:
     max_model_len: int
     supports_images: bool
     created_s: int
+    costs: ModelCosts | None = None
+    """For gateways, which price a request before it is decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class EngineStats:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     encoded_images: int = 0
+    cpu_s: float = 0.0
+    """Processor time of the engine process, all its threads."""
     max_num_seqs: int = 0
     """Sequences that may run at once now."""
     latency_correction: float = 1.0

@@ -36,6 +36,7 @@ from foveal.engine.preprocess_pool import PreprocessPool
 from foveal.engine.scheduling.request import FinishReason
 from foveal.engine.segments import create_segment_directory, unlink_segment
 from foveal.engine.text.token_bytes import TokenBytes
+from foveal.protocol.model_costs import ModelCosts, VisionFacts
 
 __all__ = ["AsyncEngine"]
 
@@ -51,6 +52,7 @@ class AsyncEngine:
         self._pool: PreprocessPool | None = None
         self._link: EngineLink | None = None
         self._tokens: TokenBytes | None = None
+        self._vision: VisionFacts | None = None
         self._in_flight = 0
         self._pixel_bytes = 0
 
@@ -69,6 +71,7 @@ class AsyncEngine:
             await self.stop()
             raise
         self._tokens = TokenBytes(Tokenizer.from_str(worker.tokenizer_json))
+        self._vision = worker.vision
         return ready
 
     async def stop(self) -> None:
@@ -111,6 +114,7 @@ class AsyncEngine:
             max_model_len=ready.max_model_len,
             supports_images=ready.supports_images,
             created_s=self._created_s,
+            costs=ModelCosts(ready.kv_bytes_per_token, self._vision, ready.latency),
         )
 
     @property

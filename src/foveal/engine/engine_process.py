@@ -38,6 +38,7 @@ from foveal.engine.scheduling.request import ImageRef, Request
 from foveal.engine.segments import read_segment, unlink_segment
 from foveal.models.image_input import PromptInput
 from foveal.observability.logs import configure_logging
+from foveal.protocol.model_costs import LatencyCoefficients
 
 __all__ = ["EngineProcess", "main"]
 
@@ -68,6 +69,8 @@ def main(fd: int) -> int:
 
 def _ready(loop: EngineLoop, load_s: float) -> Ready:
     spec, kv = loop.runner.model.spec, loop.runner.kv_cache
+    control = loop.scheduler.latency
+    model = None if control is None else control.model
     return Ready(
         max_model_len=loop.max_model_len,
         supports_images=spec.supports_images,
@@ -77,6 +80,9 @@ def _ready(loop: EngineLoop, load_s: float) -> Ready:
         decoder=getattr(loop.runner.model, "decoder", "other"),
         load_s=load_s,
         eos_token_ids=spec.eos_token_ids,
+        # One block more than can be used: padding is written there.
+        kv_bytes_per_token=kv.nbytes // ((kv.num_blocks + 1) * kv.block_size),
+        latency=None if model is None else LatencyCoefficients(list(model.step), model.vision and list(model.vision)),
     )
 
 

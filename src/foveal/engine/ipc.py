@@ -18,6 +18,7 @@ from foveal.core.sampling_params import SamplingParams
 from foveal.engine.config import EngineConfig
 from foveal.engine.outputs import TokenLogprob
 from foveal.engine.scheduling.request import FinishReason
+from foveal.protocol.model_costs import LatencyCoefficients, VisionFacts
 
 __all__ = [
     "AbortGroup",
@@ -115,6 +116,9 @@ class Ready(Envelope, frozen=True, tag=True):
     decoder: str
     load_s: float
     eos_token_ids: tuple[int, ...]
+    kv_bytes_per_token: int = 0
+    latency: LatencyCoefficients | None = None
+    """Of the calibration in use."""
 
 
 class StartFailed(Envelope, frozen=True, tag=True):
@@ -162,6 +166,8 @@ class StartWorker(Envelope, frozen=True, tag=True):
 
 class WorkerReady(Envelope, frozen=True, tag=True):
     tokenizer_json: str
+    vision: VisionFacts | None = None
+    """How a picture's size becomes tokens; None for a text model."""
 
 
 class Prepare(Envelope, frozen=True, tag=True):

@@ -177,6 +177,7 @@ class EngineLoop:
             prompt_tokens=counters.prompt_tokens,
             generation_tokens=counters.generation_tokens,
             encoded_images=counters.encoded_images,
+            cpu_s=time.process_time(),
             max_num_seqs=self.scheduler.max_num_seqs,
             latency_correction=1.0 if control is None else control.correction.factor,
             refused_late=0 if control is None else control.num_refused,

@@ -38,7 +38,7 @@ def main(fd: int) -> int:
     configure_logging(hello.log_level, hello.log_format)
     try:
         worker = PreprocessWorker(hello)
-        link.send(WorkerReady(worker.processor.tokenizer.backend_tokenizer.to_str()))
+        link.send(WorkerReady(worker.processor.tokenizer.backend_tokenizer.to_str(), worker.processor.vision_facts))
     except Exception as error:
         kind, message, _ = describe_error(error)
         link.send(StartFailed(kind, message))

@@ -90,6 +90,10 @@ class VisionFamily(Family):
         """Run the checkpoint's image processor on one RGB image."""
         raise NotImplementedError
 
+    def price_options(self, context: VisionContext) -> dict[str, Any]:
+        """Numbers of this checkpoint from which a gateway knows `prepare`'s token counts (gateway/pricing/rules)."""
+        raise NotImplementedError
+
     def encode_inputs(self, images: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Arguments of the model's `get_image_features` for several images: by default tiles one after another."""
         return {"pixel_values": torch.cat([image["pixel_values"] for image in images])}

@@ -9,7 +9,7 @@ import msgspec
 
 from foveal.core.errors import InvalidRequestError
 
-__all__ = ["decode_request"]
+__all__ = ["decode_request", "explain_validation_error"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -37,11 +37,12 @@ def decode_request(body: bytes, request_type: type[T]) -> tuple[T, list[str]]:
     try:
         request = msgspec.convert(raw, request_type)
     except msgspec.ValidationError as error:
-        raise _explain(error) from error
+        raise explain_validation_error(error) from error
     return request, sorted(raw.keys() - set(request_type.__struct_encode_fields__))
 
 
-def _explain(error: msgspec.ValidationError) -> InvalidRequestError:
+def explain_validation_error(error: msgspec.ValidationError) -> InvalidRequestError:
+    """msgspec's message -> one that names the request field."""
     match = _PATH.match(str(error))
     what, path = (match["what"], match["path"] or "") if match else (str(error), "")
     param = path.removeprefix("$").removeprefix(".")

@@ -6,11 +6,13 @@ from typing import Literal
 
 import msgspec
 
+from foveal.protocol.model_costs import ModelCosts
+
 __all__ = ["ModelList", "ModelObject"]
 
 
 class ModelObject(msgspec.Struct):
-    """`created` is in Unix seconds, `max_model_len` in tokens."""
+    """`created` is in Unix seconds, `max_model_len` in tokens; `costs` is ours, for gateways."""
 
     id: str
     created: int
@@ -20,6 +22,7 @@ class ModelObject(msgspec.Struct):
     object: Literal["model"] = "model"
     owned_by: str = "foveal"
     parent: str | None = None
+    costs: ModelCosts | None = None
 
 
 class ModelList(msgspec.Struct):

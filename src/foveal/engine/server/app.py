@@ -27,13 +27,15 @@ from foveal.engine.server.config import ServerConfig
 from foveal.engine.server.context import ServerContext
 from foveal.engine.server.exchange import Exchange
 from foveal.engine.server.generation import Job, run_job
-from foveal.engine.server.image_fetch import ImageFetcher
 from foveal.engine.server.limits import Admission, Lease
 from foveal.engine.server.middleware import RequestMiddleware
 from foveal.engine.server.pages import page_routes
 from foveal.engine.server.recorder import RequestRecorder, RequestTimer, engine_snapshot
+from foveal.engine.server.request_trace import traced
 from foveal.observability.metrics import Metrics
+from foveal.observability.tracing.tracer import Tracer
 from foveal.protocol.error_body import ErrorBody, ErrorInfo
+from foveal.protocol.remote_image.image_fetcher import ImageFetcher
 
 __all__ = ["create_app", "server_version"]
 
@@ -47,6 +49,7 @@ def create_app(
     *,
     fetcher: ImageFetcher | None = None,
     wall_time: Callable[[], float] = time.time,
+    tracer: Tracer | None = None,
 ) -> Starlette:
     """The application; its ServerContext is `app.state.context`. Call it on the event loop that will serve.
 
@@ -67,6 +70,7 @@ def create_app(
         fetcher=fetcher or ImageFetcher(config.fetch, config.max_image_bytes),
         metrics=metrics,
         recorder=RequestRecorder(metrics, clock),
+        tracer=tracer,
         wall_time=wall_time,
         started_s=clock.now_s(),
     )
@@ -125,10 +129,11 @@ class GenerationEndpoint:
         timer = context.recorder.start()
         timeout_s = context.config.request_timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                job = await self._prepare(context, exchange.scope, exchange.body, lease, timer)
-                exchange.body = b""  # `job` has the decoded images: do not hold them twice while it runs
-                await run_job(context, exchange, job, timer)
+            with traced(context, exchange.scope, timer):
+                async with asyncio.timeout(timeout_s):
+                    job = await self._prepare(context, exchange.scope, exchange.body, lease, timer)
+                    exchange.body = b""  # `job` has the decoded images: do not hold them twice while it runs
+                    await run_job(context, exchange, job, timer)
         except TimeoutError:
             raise RequestTimeoutError(
                 f"the request was not complete after {timeout_s:g} s; lower max_tokens, send smaller images or raise "

@@ -5,35 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from foveal.core.errors import ConfigurationError
+from foveal.protocol.remote_image.fetch_config import FetchConfig
 
-__all__ = ["FetchConfig", "ServerConfig"]
+__all__ = ["ServerConfig"]
 
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchConfig:
-    """How images of http(s) URLs are fetched. The defaults protect against SSRF. Raises ConfigurationError."""
-
-    enabled: bool = True
-    """False refuses all http(s) URLs: only data URLs remain."""
-    allow_private: bool = False
-    """True lets URLs reach private networks and this machine. Only where every client is trusted."""
-    allowed_domains: tuple[str, ...] = ()
-    """If set, only these domains and their subdomains."""
-    allowed_ports: tuple[int, ...] = (80, 443, 8080, 8443)
-    """Empty allows all ports."""
-    max_redirects: int = 3
-    timeout_s: float = 10.0
-    """For one image: resolving, connecting, redirects and reading."""
-    max_concurrent: int = 16
-    """Downloads at the same time, over all requests; more wait within their time-out."""
-
-    def __post_init__(self) -> None:
-        _at_least("max_redirects", self.max_redirects, 0)
-        _at_least("max_concurrent", self.max_concurrent, 1)
-        _positive("timeout_s", self.timeout_s)
-        object.__setattr__(self, "allowed_domains", tuple(d.lower().strip(".") for d in self.allowed_domains))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +48,10 @@ class ServerConfig:
     keep_alive_s: float = 75.0
     """Idle connections are closed after this; longer than load balancers keep theirs (60 s)."""
     access_log: bool = True
+    otlp_endpoint: str | None = None
+    """Spans go there over OTLP/HTTP, http://localhost:4318/v1/traces. None: no tracing, at no cost."""
+    trace_sample_ratio: float = 0.01
+    """Of requests that bring no sampling decision in their traceparent."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
 
     def __post_init__(self) -> None:
@@ -90,6 +70,8 @@ class ServerConfig:
         _at_least("max_images", self.max_images, 0)
         for name in ("request_timeout_s", "body_timeout_s", "retry_after_s", "keep_alive_s"):
             _positive(name, getattr(self, name))
+        if not 0 <= self.trace_sample_ratio <= 1:
+            raise ConfigurationError(f"trace_sample_ratio is {self.trace_sample_ratio}; it must be between 0 and 1")
         if self.drain_grace_s < 0:
             raise ConfigurationError(f"drain_grace_s is {self.drain_grace_s}; it must be at least 0")
         if self.max_body_bytes > self.max_body_bytes_in_flight:

@@ -12,10 +12,11 @@ from foveal.core.clock import Clock
 from foveal.core.errors import EngineDeadError, ModelNotFoundError, OverloadedError
 from foveal.engine.api import EngineClient
 from foveal.engine.server.config import ServerConfig
-from foveal.engine.server.image_fetch import ImageFetcher
 from foveal.engine.server.limits import Admission
 from foveal.engine.server.recorder import RequestRecorder
 from foveal.observability.metrics import Metrics
+from foveal.observability.tracing.tracer import Tracer
+from foveal.protocol.remote_image.image_fetcher import ImageFetcher
 from foveal.protocol.server_status import ServerStatus
 
 __all__ = ["ServerContext"]
@@ -32,6 +33,7 @@ class ServerContext:
     fetcher: ImageFetcher
     metrics: Metrics
     recorder: RequestRecorder
+    tracer: Tracer | None = None
     wall_time: Callable[[], float] = time.time
     started_s: float = 0.0
     _run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])

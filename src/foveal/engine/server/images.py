@@ -15,10 +15,10 @@ from foveal.core.errors import (
     TooManyImagesError,
 )
 from foveal.engine.server.config import ServerConfig
-from foveal.engine.server.image_fetch import ImageFetcher
 from foveal.engine.server.limits import Lease
 from foveal.models.processing.image_decode import read_image_size
 from foveal.protocol.content import ImagePart
+from foveal.protocol.remote_image.image_fetcher import ImageFetcher
 
 __all__ = ["decode_data_url", "load_images"]
 

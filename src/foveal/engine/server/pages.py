@@ -78,6 +78,7 @@ def _models(context: ServerContext) -> list[ModelObject]:
             root=card.root,
             max_model_len=card.max_model_len,
             supports_images=card.supports_images,
+            costs=card.costs,
         )
         for name in names
     ]

@@ -50,6 +50,9 @@ class RequestTimer:
         self.arrival_s = arrival_s
         self.fetch_s: float | None = None
         self.first_s: float | None = None
+        self.outputs: list[RequestOutput] = []
+        """The last event of each prompt that has ended."""
+        self.finish_reasons: list[str] = []
         self._last_s = 0.0
 
     def images_loaded(self, num_images: int, num_fetched: int) -> None:
@@ -75,6 +78,8 @@ class RequestTimer:
     def finished(self, output: RequestOutput, finish_reasons: list[str]) -> None:
         """Called once per prompt with its last event."""
         recorder, metrics = self._recorder, output.metrics
+        self.outputs.append(output)
+        self.finish_reasons += finish_reasons
         recorder.queue.observe(metrics.queue_s)
         recorder.prefill.observe(metrics.prefill_s)
         recorder.preprocess.observe(metrics.preprocess_s)
@@ -124,6 +129,7 @@ def engine_snapshot(stats: EngineStats, requests_in_flight: int, bytes_in_flight
         "foveal_prompt_tokens_total": stats.prompt_tokens,
         "foveal_generation_tokens_total": stats.generation_tokens,
         "foveal_engine_steps_total": stats.steps,
+        "foveal_engine_cpu_seconds_total": stats.cpu_s,
         "foveal_max_num_seqs": stats.max_num_seqs,
         "foveal_latency_correction_ratio": stats.latency_correction,
         "foveal_requests_refused_late_total": stats.refused_late,

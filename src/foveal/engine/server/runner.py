@@ -21,8 +21,9 @@ from foveal.engine.api import EngineClient
 from foveal.engine.server.app import create_app
 from foveal.engine.server.config import ServerConfig
 from foveal.engine.server.context import ServerContext
-from foveal.engine.server.image_fetch import ImageFetcher
+from foveal.engine.server.request_trace import make_tracer
 from foveal.observability.logs import get_logger
+from foveal.protocol.remote_image.image_fetcher import ImageFetcher
 
 __all__ = ["Server", "bind_socket", "serve"]
 
@@ -61,7 +62,8 @@ class Server:
         fetcher: ImageFetcher | None = None,
     ) -> None:
         self.config = config
-        app = create_app(engine, config, clock, fetcher=fetcher)
+        self._tracer = make_tracer(config)
+        app = create_app(engine, config, clock, fetcher=fetcher, tracer=self._tracer)
         self.context: ServerContext = app.state.context
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
@@ -95,6 +97,8 @@ class Server:
             finally:
                 self._uvicorn.should_exit = True
                 await serving
+                if self._tracer is not None:
+                    await asyncio.to_thread(self._tracer.close)
 
     def request_stop(self) -> None:
         """Begin to drain; a second call gives up on what is in flight. What the signals do."""

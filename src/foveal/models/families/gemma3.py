@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from PIL import Image
 from transformers import PreTrainedConfig
 
@@ -33,6 +35,22 @@ class Gemma3Family(VisionFamily):
         side = config.vision_config.patch_size
         patches = (views.shape[-2] // side) * (views.shape[-1] // side)
         return PreparedImage({"pixel_values": views}, text, per_view * len(views), patches * len(views))
+
+    def price_options(self, context: VisionContext) -> dict[str, Any]:
+        processor = context.image_processor
+        options: dict[str, Any] = {
+            "image_size": processor.size["height"],
+            "patch_size": context.config.vision_config.patch_size,
+            "tokens_per_view": int(context.config.mm_tokens_per_image),
+        }
+        if processor.do_pan_and_scan:
+            options |= {
+                "pan_and_scan": True,
+                "max_crops": processor.pan_and_scan_max_num_crops,
+                "min_crop_size": processor.pan_and_scan_min_crop_size,
+                "min_ratio": processor.pan_and_scan_min_ratio_to_activate,
+            }
+        return options
 
 
 FAMILY = Gemma3Family()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -39,6 +40,16 @@ class Idefics3Family(VisionFamily):
         if "pixel_attention_mask" in outputs:
             arrays["pixel_attention_mask"] = outputs["pixel_attention_mask"][0]
         return PreparedImage(arrays, text, per_tile * len(tiles), patches * len(tiles))
+
+    def price_options(self, context: VisionContext) -> dict[str, Any]:
+        processor = context.image_processor
+        return {
+            "longest_edge": processor.size["longest_edge"],
+            "tile": processor.max_image_size["longest_edge"],
+            "patch_size": context.config.vision_config.patch_size,
+            "scale_factor": context.config.scale_factor,
+            "splits": bool(processor.do_image_splitting),
+        }
 
     def encode_inputs(self, images: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         # The model wants (batch, images, ...); all tiles count as images of one sample.

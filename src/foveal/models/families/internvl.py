@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from PIL import Image
 
 from foveal.models.family import Detail, PreparedImage, VisionContext, VisionFamily
@@ -22,6 +24,16 @@ class InternVLFamily(VisionFamily):
         end = getattr(context.tokenizer, "end_image_token", "</img>")
         block = context.token(self.image_token_id(context.config)) * num_tokens
         return PreparedImage({"pixel_values": tiles}, f"{start}{block}{end}", num_tokens, patches * len(tiles))
+
+    def price_options(self, context: VisionContext) -> dict[str, Any]:
+        processor = context.image_processor
+        return {
+            "tile": processor.size["height"],
+            "patch_size": context.config.vision_config.patch_size[0],
+            "downsample_ratio": context.config.downsample_ratio,
+            "min_tiles": processor.min_patches,
+            "max_tiles": processor.max_patches,
+        }
 
 
 FAMILY = InternVLFamily()

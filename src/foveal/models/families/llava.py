@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -43,6 +44,14 @@ class LlavaFamily(VisionFamily):
         num_tokens = num_patches + num_class_tokens(context) - int(selects_patches_only(context))
         token = context.token(self.image_token_id(context.config))
         return PreparedImage({"pixel_values": pixels}, token * num_tokens, num_tokens, num_patches)
+
+    def price_options(self, context: VisionContext) -> dict[str, Any]:
+        return {
+            "image_size": context.image_processor.crop_size["height"],
+            "patch_size": patch_size(context),
+            "class_tokens": num_class_tokens(context),
+            "drops_first": int(selects_patches_only(context)),
+        }
 
     def encode_inputs(self, images: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return {"pixel_values": torch.stack([image["pixel_values"] for image in images])}

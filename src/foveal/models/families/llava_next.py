@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -45,6 +46,15 @@ class LlavaNextFamily(VisionFamily):
         token = context.token(self.image_token_id(context.config))
         arrays = {"pixel_values": tiles, "image_sizes": size}
         return PreparedImage(arrays, token * num_tokens, num_tokens, len(tiles) * rows * columns)
+
+    def price_options(self, context: VisionContext) -> dict[str, Any]:
+        return {
+            "tile": context.image_processor.crop_size["height"],
+            "patch_size": patch_size(context),
+            "pinpoints": [list(map(int, size)) for size in context.image_processor.image_grid_pinpoints],
+            "class_tokens": num_class_tokens(context),
+            "drops_first": int(selects_patches_only(context)),
+        }
 
     def encode_inputs(self, images: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return {

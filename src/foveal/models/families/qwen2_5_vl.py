@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,15 @@ class Qwen2_5VLFamily(VisionFamily):  # noqa: N801 - the model's name
         token = context.token(self.image_token_id(context.config))
         arrays = {"pixel_values": outputs["pixel_values"], "image_grid_thw": grid}
         return PreparedImage(arrays, token * num_tokens, num_tokens, num_patches)
+
+    def price_options(self, context: VisionContext) -> dict[str, Any]:
+        processor = context.image_processor
+        return {
+            "patch_size": processor.patch_size,
+            "merge_size": processor.merge_size,
+            "min_pixels": processor.size["shortest_edge"],
+            "max_pixels": processor.size["longest_edge"],
+        }
 
     def encode_inputs(self, images: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return {

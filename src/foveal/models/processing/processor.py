@@ -18,8 +18,9 @@ from foveal.models.family import Family, VisionContext, VisionFamily
 from foveal.models.image_input import ImageInput, PromptInput
 from foveal.models.processing.chat_template import ChatTemplate
 from foveal.models.processing.content_hash import content_hash
-from foveal.models.processing.pixel_budget import check_detail, fit_to_budget
+from foveal.models.processing.pixel_budget import PIXEL_BUDGETS, check_detail, fit_to_budget
 from foveal.models.processing.prompt_layout import find_spans
+from foveal.protocol.model_costs import VisionFacts
 
 __all__ = ["Processor"]
 
@@ -82,6 +83,19 @@ class Processor:
     @property
     def has_chat_template(self) -> bool:
         return self._template is not None
+
+    @property
+    def vision_facts(self) -> VisionFacts | None:
+        """How a picture's size becomes tokens, for whoever prices requests; None for a text model."""
+        if self.vision is None or not isinstance(self.family, VisionFamily):
+            return None
+        sized = self.family.pixel_budget
+        return VisionFacts(
+            family=self.family.model_type,
+            options=self.family.price_options(self.vision),
+            pixel_budgets=dict(PIXEL_BUDGETS) if sized else {},
+            single_view_details=[] if sized else ["low"],
+        )
 
     def apply_chat_template(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **options: Any

@@ -10,11 +10,12 @@ from urllib.parse import quote_from_bytes
 import pytest
 
 from foveal.core.errors import ImageDecodeError, PayloadTooLargeError, TooManyImagesError
-from foveal.engine.server.config import FetchConfig, ServerConfig
-from foveal.engine.server.image_fetch import ImageFetcher
+from foveal.engine.server.config import ServerConfig
 from foveal.engine.server.images import decode_data_url, load_images
 from foveal.engine.server.limits import Admission
 from foveal.protocol.content import ImagePart
+from foveal.protocol.remote_image.fetch_config import FetchConfig
+from foveal.protocol.remote_image.image_fetcher import ImageFetcher
 from support.pictures import data_url, png
 
 CONFIG = ServerConfig(max_images=3, max_image_bytes=10_000, max_image_pixels=1000)

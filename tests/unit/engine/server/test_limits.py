@@ -10,8 +10,9 @@ import pytest
 
 from foveal.core.errors import ConfigurationError, InvalidRequestError, OverloadedError
 from foveal.engine.server.body import BodyTimeoutError, BodyTooLargeError, ClientLeftError, read_body
-from foveal.engine.server.config import FetchConfig, ServerConfig
+from foveal.engine.server.config import ServerConfig
 from foveal.engine.server.limits import Admission
+from foveal.protocol.remote_image.fetch_config import FetchConfig
 
 CONFIG = ServerConfig(max_body_bytes=100, max_body_bytes_in_flight=150, max_concurrent_requests=2)
 
