@@ -2,6 +2,8 @@
 
     python benchmarks/harness/paced_backend.py --port 9001 --slots 8 --service-ms 200 --log backend.log
 
+A request takes between half and one and a half times the service time.
+
 Requests beyond the slots wait in it (as in an engine's queue) and the time is told in Server-Timing as `queue`. Each request
 leaves a line in the log when it arrives and when it ends, written at once, so that a killed process can be audited.
 """
@@ -14,6 +16,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import signal
 import time
 
@@ -28,9 +31,14 @@ FIRST_SHARE = 0.25
 class Backend:
     def __init__(self, slots: int, service_s: float, log: str | None) -> None:
         self.slots = asyncio.Semaphore(slots)
-        self.service_s = service_s
+        self._service_s = service_s
+        self._chance = random.Random(os.getpid())
         self.serial = itertools.count()
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else None
+
+    def draw_service_s(self) -> float:
+        """Equal times would let all slots become free in one wave."""
+        return self._service_s * self._chance.uniform(0.5, 1.5)
 
     def note(self, event: str, number: int, request_id: str) -> None:
         if self._log is not None:
@@ -85,7 +93,7 @@ class Connection(asyncio.Protocol):
                 if request.get("stream"):
                     await self.stream(timing)
                 else:
-                    await asyncio.sleep(backend.service_s)
+                    await asyncio.sleep(backend.draw_service_s())
                     choice = {
                         "index": 0,
                         "message": {"role": "assistant", "content": "a " * TOKENS},
@@ -99,7 +107,7 @@ class Connection(asyncio.Protocol):
         self.fresh()
 
     async def stream(self, timing: bytes) -> None:
-        service_s = self.backend.service_s
+        service_s = self.backend.draw_service_s()
         await asyncio.sleep(service_s * FIRST_SHARE)
         head = (
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n" + timing + b"transfer-encoding: chunked\r\n\r\n"
