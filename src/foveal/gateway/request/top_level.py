@@ -19,8 +19,8 @@ _SPACE = b" \t\r\n"
 def top_level_spans(text: bytes | bytearray) -> dict[str, tuple[int, int]]:
     """Field name -> [start, end) of its value; the last one where a name is repeated, as parsers have it.
 
-    `text` must be a valid JSON object. Raises InvalidRequestError for one of half a million tokens: walking it takes a quarter of a
-    second, in which nobody else is served.
+    `text` must be a valid JSON object. Raises InvalidRequestError for one of half a million tokens: walking it takes a quarter
+    of a second, in which nobody else is served.
     """
     spans: dict[str, tuple[int, int]] = {}
     depth = 0
