@@ -96,7 +96,7 @@ def measure(model: str, routing: Any, options: argparse.Namespace) -> dict[str, 
         }
         with running_gateway(config) as gateway:
             warm = asyncio.run(
-                _ask_all(gateway.url, [picture(-1 - k, options.size) for k in range(6)], list(range(6)), 1)
+                _ask_all(gateway.url, [picture(10_000 + k, options.size) for k in range(6)], list(range(6)), 1)
             )
             before = [
                 (counter(s, "foveal_feature_cache_hits_total"), counter(s, "foveal_feature_cache_queries_total"))
