@@ -19,6 +19,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 
 import httptools
 import uvloop
@@ -84,14 +85,21 @@ class Connection(asyncio.Protocol):
         backend, number = self.backend, next(self.backend.serial)
         request_id = self.headers.get(b"x-request-id", b"-").decode()
         backend.note("begin", number, request_id)
-        ended = "left"
+        told = False
+
+        def end() -> None:
+            # Before the last bytes go out: a kill may come between the two.
+            nonlocal told
+            told = True
+            backend.note("end", number, request_id)
+
         arrived = time.monotonic()
         try:
             async with backend.slots:
                 waited_ms = (time.monotonic() - arrived) * 1e3
                 timing = b"server-timing: queue;dur=%.2f\r\n" % waited_ms
                 if request.get("stream"):
-                    await self.stream(timing)
+                    await self.stream(timing, end)
                 else:
                     await asyncio.sleep(backend.draw_service_s())
                     choice = {
@@ -99,14 +107,15 @@ class Connection(asyncio.Protocol):
                         "message": {"role": "assistant", "content": "a " * TOKENS},
                         "finish_reason": "stop",
                     }
+                    end()
                     self.whole(json.dumps({"id": "x", "choices": [choice], "usage": _usage()}).encode(), timing)
-            ended = "end"
         finally:
-            backend.note(ended, number, request_id)
+            if not told:
+                backend.note("left", number, request_id)
             self.task = None
         self.fresh()
 
-    async def stream(self, timing: bytes) -> None:
+    async def stream(self, timing: bytes, end: Callable[[], None]) -> None:
         service_s = self.backend.draw_service_s()
         await asyncio.sleep(service_s * FIRST_SHARE)
         head = (
@@ -116,6 +125,7 @@ class Connection(asyncio.Protocol):
         for number in range(TOKENS - 1):
             await asyncio.sleep(service_s * (1 - FIRST_SHARE) / (TOKENS - 1))
             self.transport.write(_chunk(_event({"content": f"{number} "})))
+        end()
         usage = b"data: " + json.dumps({"choices": [], "usage": _usage()}).encode() + b"\n\n"
         self.transport.write(_chunk(_event({}, "stop") + usage + b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
