@@ -4,7 +4,8 @@ python benchmarks/acceptance/gateway_02_overload.py --seconds 30
 python benchmarks/acceptance/gateway_02_overload.py --seconds 30 --model .demo/foveal-demo   # and our engine
 
 Queue wait is what the gateway and the backend say of themselves in Server-Timing: `queue` plus `backend-queue`. P0
-takes 30 % of the capacity, P1 and P2 the rest of three times the capacity. Capacity is measured first: as many clients
+takes 30 % of the capacity, P1 and P2 the rest of three times the capacity. Before it comes normal traffic of all
+classes, at 65 % of the capacity. Capacity is measured first: as many clients
 as slots, each sending the next request when the last one has ended.
 """
 
@@ -79,13 +80,18 @@ async def overload(gateway: GatewayProcess, model: str, slots: int, seconds: flo
         await closed_loop(lambda: request("P1"), slots, min(3.0, seconds / 4))  # warm
         calm = await closed_loop(lambda: request("P1"), slots, max(4.0, seconds / 4))
         capacity = sum(one.kind == "success" for one in calm) / max(4.0, seconds / 4)
+        normal = {"P0": 0.5 * P0_SHARE * capacity, "P1": 0.3 * capacity, "P2": 0.2 * capacity}
+        calm_s = max(6.0, seconds / 4)
+        before = asyncio.create_task(open_loop(request, normal, calm_s, seed=2))
+        await asyncio.sleep(calm_s)  # the overload begins while the last of these are under way
         rates = {"P0": P0_SHARE * capacity, "P1": 0.9 * capacity, "P2": (OVERLOAD - P0_SHARE - 0.9) * capacity}
-        began = counters(gateway, "foveal_gateway_requests_received_total")
+        began = sum(counters(gateway, "foveal_gateway_requests_received_total").values())
         memory = PeakMemory(gateway.pid)
         watching = asyncio.create_task(memory.watch())
         started = time.monotonic()
         ended = await open_loop(request, rates, seconds)
         watching.cancel()
+        await before
     served = [one for one in ended if one.kind == "success"]
     waits = {
         label: [
@@ -121,7 +127,7 @@ async def overload(gateway: GatewayProcess, model: str, slots: int, seconds: flo
             "most": max(told, default=0.0),
         },
         "gateway_rss_mib": {"before": memory.before >> 20, "peak": memory.peak >> 20},
-        "received": sum(received.values()) - sum(began.values()),
+        "received": sum(received.values()) - began,
     }
 
 
@@ -154,8 +160,8 @@ def verdicts(figures: dict[str, Any]) -> dict[str, bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="Length of each overload.")
-    parser.add_argument("--slots", type=int, default=8, help="Requests at once per backend.")
-    parser.add_argument("--service-ms", type=float, default=200.0, help="Of the mock, per request.")
+    parser.add_argument("--slots", type=int, default=16, help="Requests at once per backend.")
+    parser.add_argument("--service-ms", type=float, default=400.0, help="Of the mock, per request.")
     parser.add_argument("--model", help="Also with our engine serving this directory.")
     parser.add_argument("--tokens", type=int, default=16, help="Tokens per answer of the engine.")
     options = parser.parse_args()

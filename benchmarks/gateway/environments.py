@@ -29,7 +29,7 @@ class Peer:
 PEERS = {
     "smg": Peer("smg==1.13.0", "smg"),
     "vllm-router": Peer("vllm-router==0.1.17", "vllm-router"),
-    "litellm": Peer("litellm[proxy]==1.109.1", "litellm"),
+    "litellm": Peer("litellm[proxy]==1.106.2", "litellm"),
 }
 _KNOWN_PTH = frozenset({"distutils-precedence.pth"})
 """setuptools' own."""

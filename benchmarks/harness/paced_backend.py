@@ -2,6 +2,8 @@
 
     python benchmarks/harness/paced_backend.py --port 9001 --slots 8 --service-ms 200 --log backend.log
 
+A request takes between half and one and a half times the service time.
+
 Requests beyond the slots wait in it (as in an engine's queue) and the time is told in Server-Timing as `queue`. Each request
 leaves a line in the log when it arrives and when it ends, written at once, so that a killed process can be audited.
 """
@@ -14,8 +16,10 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import signal
 import time
+from collections.abc import Callable
 
 import httptools
 import uvloop
@@ -28,9 +32,14 @@ FIRST_SHARE = 0.25
 class Backend:
     def __init__(self, slots: int, service_s: float, log: str | None) -> None:
         self.slots = asyncio.Semaphore(slots)
-        self.service_s = service_s
+        self._service_s = service_s
+        self._chance = random.Random(os.getpid())
         self.serial = itertools.count()
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else None
+
+    def draw_service_s(self) -> float:
+        """Equal times would let all slots become free in one wave."""
+        return self._service_s * self._chance.uniform(0.5, 1.5)
 
     def note(self, event: str, number: int, request_id: str) -> None:
         if self._log is not None:
@@ -76,30 +85,38 @@ class Connection(asyncio.Protocol):
         backend, number = self.backend, next(self.backend.serial)
         request_id = self.headers.get(b"x-request-id", b"-").decode()
         backend.note("begin", number, request_id)
-        ended = "left"
+        told = False
+
+        def end() -> None:
+            # Before the last bytes go out: a kill may come between the two.
+            nonlocal told
+            told = True
+            backend.note("end", number, request_id)
+
         arrived = time.monotonic()
         try:
             async with backend.slots:
                 waited_ms = (time.monotonic() - arrived) * 1e3
                 timing = b"server-timing: queue;dur=%.2f\r\n" % waited_ms
                 if request.get("stream"):
-                    await self.stream(timing)
+                    await self.stream(timing, end)
                 else:
-                    await asyncio.sleep(backend.service_s)
+                    await asyncio.sleep(backend.draw_service_s())
                     choice = {
                         "index": 0,
                         "message": {"role": "assistant", "content": "a " * TOKENS},
                         "finish_reason": "stop",
                     }
+                    end()
                     self.whole(json.dumps({"id": "x", "choices": [choice], "usage": _usage()}).encode(), timing)
-            ended = "end"
         finally:
-            backend.note(ended, number, request_id)
+            if not told:
+                backend.note("left", number, request_id)
             self.task = None
         self.fresh()
 
-    async def stream(self, timing: bytes) -> None:
-        service_s = self.backend.service_s
+    async def stream(self, timing: bytes, end: Callable[[], None]) -> None:
+        service_s = self.backend.draw_service_s()
         await asyncio.sleep(service_s * FIRST_SHARE)
         head = (
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n" + timing + b"transfer-encoding: chunked\r\n\r\n"
@@ -108,6 +125,7 @@ class Connection(asyncio.Protocol):
         for number in range(TOKENS - 1):
             await asyncio.sleep(service_s * (1 - FIRST_SHARE) / (TOKENS - 1))
             self.transport.write(_chunk(_event({"content": f"{number} "})))
+        end()
         usage = b"data: " + json.dumps({"choices": [], "usage": _usage()}).encode() + b"\n\n"
         self.transport.write(_chunk(_event({}, "stop") + usage + b"data: [DONE]\n\n") + b"0\r\n\r\n")
 

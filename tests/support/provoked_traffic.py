@@ -116,7 +116,10 @@ class EngineTraffic:
 
     def page(self) -> str:
         # Of this test process, and it would say that the server is young.
-        return "\n".join(line for line in self.metrics.render().decode().splitlines() if " process_" not in f" {line}") + "\n"
+        return (
+            "\n".join(line for line in self.metrics.render().decode().splitlines() if " process_" not in f" {line}")
+            + "\n"
+        )
 
     def window(self, provoke: Callable[[], None]) -> Window:
         first = parse_page(self.page(), self.at_s)

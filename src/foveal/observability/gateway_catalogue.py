@@ -137,10 +137,8 @@ GATEWAY_CATALOGUE: tuple[MetricSpec, ...] = (
     ),
     _counter(
         "backend_ejections_total",
-        "Times a backend was taken out of rotation: by checks (they fail), breaker (requests fail) or outlier (worse "
-        "than its peers).",
+        "Times a backend left the rotation: its checks or its requests failed, or it was far slower than its peers.",
         "backend",
-        "reason",
     ),
     _counter("feedback_total", "Judgements of users on answers: up or down.", "model_name", "rating"),
     _counter("config_reloads_total", "Reloads of the configuration: ok or refused.", "result"),

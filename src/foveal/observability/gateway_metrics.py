@@ -24,6 +24,13 @@ _SETTLE_EVERY = 32
 """Requests after which one histogram is settled: it bounds the memory of pending values where nobody scrapes."""
 _FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
+_SENDING = ("connect", "send", "first_byte", "body", "protocol")
+BACKEND_RESULTS = ("ok", "client_error", "server_error", "cancelled", *_SENDING)
+RETRY_STAGES = ("status", *_SENDING)
+SHED_REASONS = ("queue_full", "deadline", "bytes", "connections", "draining", "no_backend")
+CACHE_RESULTS = ("hit", "miss", "joined")
+"""Label values that are made known at 0 before the first event."""
+
 
 class GatewayMetrics:
     """Lives on the gateway's event loop, with a registry of its own. `read_snapshot` is called on each scrape."""
@@ -48,6 +55,10 @@ class GatewayMetrics:
         self._stage_add = {stage: cell.pending.append for stage, cell in stages.items()}
         self._unsettled = 0
         self._meters: dict[tuple[str, str, Priority], _Meters] = {}
+        self._backends: set[str] = set()
+        for priority in Priority:
+            for reason in SHED_REASONS:
+                table.counter(_PREFIX + "shed_total", priority.name, reason)
 
     # The hot path.
 
@@ -143,7 +154,24 @@ class GatewayMetrics:
         return self._table.num_pending
 
     def _values(self) -> Snapshot:
-        return self._read().values(self._active.count(self._now_s()))
+        snapshot = self._read()
+        for backend in snapshot.backends:
+            self._expect_backend(backend.id)
+        return snapshot.values(self._active.count(self._now_s()))
+
+    def _expect_backend(self, backend: str) -> None:
+        """A series that first appears with its first event has no rate for it: Prometheus sees no 0 before."""
+        if backend in self._backends:
+            return
+        self._backends.add(backend)
+        self._table.histogram(_PREFIX + "backend_first_byte_seconds", backend)
+        self._table.counter(_PREFIX + "backend_ejections_total", backend)
+        for name, values in (
+            ("backend_requests_total", BACKEND_RESULTS),
+            ("retries_total", RETRY_STAGES),
+        ):
+            for value in values:
+                self._table.counter(_PREFIX + name, backend, value)
 
     def _bind(self, model: str, tenant: str, priority: Priority) -> _Meters:
         key = (model, tenant, priority)
@@ -174,6 +202,10 @@ class _Meters:
 
         self._table = table
         self.model = model
+        for result in CACHE_RESULTS:
+            counter("cache_requests_total", model, result)
+        for reason in ("stop", "length"):
+            counter("choices_finished_total", model, reason)
         self.reasons: dict[str, CounterCell] = {}
         self.outcomes: dict[Outcome, CounterCell] = {
             outcome: counter("requests_total", model, tenant, priority.name, outcome) for outcome in OUTCOMES

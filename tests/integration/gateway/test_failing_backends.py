@@ -141,17 +141,19 @@ async def test_a_client_that_leaves_frees_the_backend(good: FakeBackend, stream:
 
 async def test_a_client_that_leaves_while_it_waits_never_reaches_a_backend(good: FakeBackend) -> None:
     good.hold.clear()
-    async with running_gateway(gateway_config([good], max_in_flight=1)) as running:
-        async with aiohttp.ClientSession(running.url) as session:
-            first = asyncio.create_task(post(session, ask()))
-            await good.until_received(1)
-            async with aiohttp.ClientSession(running.url) as other:
-                second = asyncio.create_task(post(other, ask()))
-                await until(lambda: len(running.gateway.parts.dispatcher) == 1)
-                second.cancel()
-            await until(lambda: len(running.gateway.parts.dispatcher) == 0)
-            good.hold.set()
-            assert (await first)[0] == 200
+    async with (
+        running_gateway(gateway_config([good], max_in_flight=1)) as running,
+        aiohttp.ClientSession(running.url) as session,
+    ):
+        first = asyncio.create_task(post(session, ask()))
+        await good.until_received(1)
+        async with aiohttp.ClientSession(running.url) as other:
+            second = asyncio.create_task(post(other, ask()))
+            await until(lambda: len(running.gateway.parts.dispatcher) == 1)
+            second.cancel()
+        await until(lambda: len(running.gateway.parts.dispatcher) == 0)
+        good.hold.set()
+        assert (await first)[0] == 200
     assert len(good.requests) == 1
     assert running.count("aborted") == 1
 

@@ -143,6 +143,15 @@ def test_vision_cost_is_counted_per_tenant(metrics: GatewayMetrics, clock: Manua
     assert metrics.value("foveal_gateway_cost_seconds_total", **labels) == pytest.approx(0.3)
 
 
+def test_a_first_failure_has_a_zero_before_it_so_that_its_rate_is_seen(metrics: GatewayMetrics) -> None:
+    for name, labels in (
+        ("backend_requests_total", {"backend": "b", "result": "connect"}),
+        ("backend_ejections_total", {"backend": "b"}),
+        ("shed_total", {"priority": "P0", "reason": "queue_full"}),
+    ):
+        assert metrics.value(f"foveal_gateway_{name}", **labels) == 0, name
+
+
 def test_gauges_are_read_when_somebody_scrapes(metrics: GatewayMetrics) -> None:
     assert metrics.value("foveal_gateway_queue_length", priority="P2") == 7
     assert metrics.value("foveal_gateway_queue_length", priority="P0") == 0

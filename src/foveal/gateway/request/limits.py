@@ -19,5 +19,5 @@ class RequestLimits:
     """Width times height of one image: a small file may unpack to a huge picture."""
     max_parts: int = 20_000
     """Messages and parts of messages together."""
-    max_text_bytes: int = 16 * MIB
+    max_text_bytes: int = 8 * MIB
     """Of a body without its data URLs: what has to be parsed."""

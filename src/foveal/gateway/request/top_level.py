@@ -12,15 +12,15 @@ __all__ = ["top_level_spans"]
 
 # An array of numbers (token ids) is one token, a string is one.
 _TOKEN = re.compile(rb'\[[-+0-9.eE, \t\r\n]*+\]|"(?:[^"\\]++|\\.)*+"|[{}\[\],:]', re.DOTALL)
-_MOST_TOKENS = 1_000_000
+_MOST_TOKENS = 500_000
 _SPACE = b" \t\r\n"
 
 
 def top_level_spans(text: bytes | bytearray) -> dict[str, tuple[int, int]]:
     """Field name -> [start, end) of its value; the last one where a name is repeated, as parsers have it.
 
-    `text` must be a valid JSON object. Raises InvalidRequestError for one of a million tokens: walking it takes a quarter of a
-    second, in which nobody else is served.
+    `text` must be a valid JSON object. Raises InvalidRequestError for one of half a million tokens: walking it takes a quarter
+    of a second, in which nobody else is served.
     """
     spans: dict[str, tuple[int, int]] = {}
     depth = 0

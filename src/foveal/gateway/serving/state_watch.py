@@ -26,7 +26,7 @@ class StateWatch:
             if before is None or before is state:
                 continue
             if state is BackendState.EJECTED:
-                self._metrics.count("backend_ejections_total", backend, "unhealthy")
+                self._metrics.count("backend_ejections_total", backend)
                 _log.warning("backend out of rotation", backend=backend)
             elif state.takes_requests and not before.takes_requests:
                 _log.info("backend in rotation", backend=backend)

@@ -111,7 +111,7 @@ _BACKENDS = Row(
                 Query(f"sum(rate({G}fallbacks_total{RATE}))", "fallbacks"),
             ),
         ),
-        Panel("Ejections", "ops", (rate_by(f"{G}backend_ejections_total", "backend, reason"),)),
+        Panel("Ejections", "ops", (rate_by(f"{G}backend_ejections_total", "backend"),)),
     ),
 )
 

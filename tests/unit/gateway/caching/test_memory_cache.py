@@ -92,3 +92,14 @@ def test_a_smaller_budget_holds_at_once() -> None:
     assert cache.num_evicted == 6
     cache.clear()
     assert (len(cache), cache.num_bytes) == (0, 0)
+
+
+def test_over_its_share_a_tenant_loses_what_it_has_not_used_for_longest() -> None:
+    cache = MemoryCache(BUDGET, TTL_S, SHARE)
+    for key in (b"old", b"used", b"young"):
+        cache.put(key, answer("a", 800))
+    assert cache.get(b"old", "a", 0.0) is not None
+    for number in range(2):
+        cache.put(b"%d" % number, answer("a", 800))
+    assert cache.get(b"old", "a", 0.0) is not None
+    assert cache.get(b"used", "a", 0.0) is None

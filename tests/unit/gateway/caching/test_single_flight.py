@@ -122,6 +122,16 @@ async def test_the_last_one_out_cancels_the_request_and_a_newcomer_begins_anothe
     assert await newcomer == ANSWER
 
 
+async def test_nobody_joins_a_request_that_is_being_cancelled() -> None:
+    flights, backend = SingleFlight(), Backend()
+    async with flights.join(b"k", backend.lead):
+        await settle()
+    newcomer = flights.join(b"k", backend.lead)  # before the cancelled task had a chance to end
+    backend.release()
+    assert await asyncio.wait_for(whole(newcomer), 5) == ANSWER
+    assert (backend.asked, backend.cancelled) == (2, 1)
+
+
 async def test_leaving_before_the_request_began_asks_nothing_and_leaves_nothing_behind() -> None:
     flights, backend = SingleFlight(), Backend()
     async with flights.join(b"k", backend.lead):
