@@ -44,7 +44,8 @@ Decoder = Annotated[str, typer.Option(help="auto, native (compiled), fused (ours
 Quantize = Annotated[
     str,
     typer.Option(
-        help="none, float16, bfloat16, int8 or int4: round on load what the checkpoint holds in full precision.", metavar="MODE"
+        help="none, float16, bfloat16, int8 or int4: round on load what the checkpoint holds in full precision.",
+        metavar="MODE",
     ),
 ]
 KvDtype = Annotated[str, typer.Option(help="auto (the model's) or int8: KV cache in 8 bits, per token and head.")]
