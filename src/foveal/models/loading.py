@@ -63,8 +63,8 @@ def load_model(
     layout has integer inputs round them.
 
     With `quantize` the text model runs on native kernels where it fits: stored codes as they are, other matrices rounded
-    to "float16", "bfloat16", "int8" or "int4", or kept ("none", and "stored", which asks for native kernels only where there are
-    stored codes).
+    to "float16", "bfloat16", "int8" or "int4", or kept ("none", and "stored", which asks for native kernels only where
+    there are stored codes).
     Raises ConfigurationError if rounding was asked for and the model does not fit.
     """
     if quantize is None and decoder == "native":
