@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import httpx
 import pytest
 
 from foveal.core.clock import ManualClock
@@ -12,6 +11,7 @@ from foveal.core.errors import ConfigurationError
 from foveal.engine.server.app import create_app
 from foveal.engine.server.config import ServerConfig
 from foveal.observability.tracing.tracer import RequestTrace, SpanReport
+from support.asgi_call import Answer, asgi_call
 from support.fake_engine import FakeEngine
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -33,16 +33,15 @@ class RecordingTracer:
     def close(self) -> None: ...
 
 
-async def _ask(tracer: RecordingTracer, **body: object) -> httpx.Response:
+async def _ask(tracer: RecordingTracer, **body: object) -> Answer:
     app = create_app(FakeEngine(), ServerConfig(access_log=False), ManualClock(10.0), tracer=tracer)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine") as client:
-        request = {"model": "fake-vlm", "messages": [{"role": "user", "content": "hello"}], **body}
-        return await client.post("/v1/chat/completions", json=request, headers={"traceparent": PARENT})
+    request = {"model": "fake-vlm", "messages": [{"role": "user", "content": "hello"}], **body}
+    return await asgi_call(app, "POST", "/v1/chat/completions", request, headers={"traceparent": PARENT})
 
 
 async def test_the_engine_continues_the_gateways_trace_with_its_stages() -> None:
     tracer = RecordingTracer()
-    assert (await _ask(tracer)).status_code == 200
+    assert (await _ask(tracer)).status == 200
     assert tracer.begun == [PARENT.encode()]
     (report,) = tracer.reports
     assert report.name == "chat fake-vlm"
@@ -54,13 +53,13 @@ async def test_the_engine_continues_the_gateways_trace_with_its_stages() -> None
 
 async def test_a_failed_request_is_a_span_with_its_error() -> None:
     tracer = RecordingTracer()
-    assert (await _ask(tracer, model="other")).status_code == 404
+    assert (await _ask(tracer, model="other")).status == 404
     assert [report.error for report in tracer.reports] == ["model_not_found"]
 
 
 async def test_a_request_that_is_not_sampled_leaves_no_span() -> None:
     tracer = RecordingTracer(sampled=False)
-    assert (await _ask(tracer)).status_code == 200
+    assert (await _ask(tracer)).status == 200
     assert tracer.reports == []
 
 
