@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+import msgspec
+
 from foveal.core.priority import Priority
 
 __all__ = ["BackendLoad", "BackendSpec", "BackendState"]
@@ -53,9 +55,8 @@ class BackendState(enum.Enum):
         return self is BackendState.UP or self is BackendState.RETURNING
 
 
-@dataclass(frozen=True, slots=True)
-class BackendLoad:
-    """A snapshot for routing decisions."""
+class BackendLoad(msgspec.Struct, frozen=True):
+    """A snapshot for routing decisions. A struct, because every request makes one."""
 
     spec: BackendSpec
     state: BackendState

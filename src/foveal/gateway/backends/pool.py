@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from foveal.core.priority import Priority
 from foveal.gateway.backends.backend import BackendLoad, BackendSpec
@@ -16,8 +17,7 @@ from foveal.gateway.resilience.outcome import Outcome
 __all__ = ["BackendPool", "Lease"]
 
 
-@dataclass(eq=False, slots=True)
-class Lease:
+class Lease(msgspec.Struct, eq=False):
     """One request's slot in a backend."""
 
     pool: BackendPool

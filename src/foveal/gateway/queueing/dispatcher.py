@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from foveal.core.priority import Priority
+from foveal.gateway.backends.backend import BackendLoad
 from foveal.gateway.backends.pool import BackendPool, Lease
 from foveal.gateway.pricing.price import Price
 from foveal.gateway.queueing.config import QueueConfig
@@ -17,24 +19,21 @@ from foveal.gateway.routing.policy import RoutingPolicy
 __all__ = ["Dispatcher", "Grant", "Pumped", "Submitted"]
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """`ticket` may start now, at `lease.backend`. Whoever gets it must release the lease."""
 
     ticket: Ticket
     lease: Lease
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
+class Submitted(msgspec.Struct, frozen=True):
     grant: Grant | None
     """The request may start; None if it waits or was refused."""
     shed: list[Shed]
     """Who must leave; the request itself is among them if it was refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pumped:
+class Pumped(msgspec.Struct, frozen=True):
     grants: list[Grant]
     shed: list[Shed]
 
@@ -151,7 +150,10 @@ class Dispatcher:
 
     def _start(self, ticket: Ticket, request: RequestView, price: Price, now_s: float) -> Grant | None:
         candidates = self._pool.candidates(ticket.model, ticket.priority, now_s, ticket.excluded)
-        chosen = self._policy_of(ticket.model).choose(request, price, candidates)
+        if len(candidates) == 1:
+            chosen: BackendLoad | None = candidates[0]
+        else:
+            chosen = self._policy_of(ticket.model).choose(request, price, candidates)
         if chosen is None:
             return None
         return Grant(ticket, self._pool.acquire(chosen.spec.id, ticket.priority, ticket.cost_ms, now_s))

@@ -6,6 +6,9 @@ from math import exp
 
 __all__ = ["RateMeter"]
 
+STEP = 0.002
+"""Part of the window within which nothing is forgotten."""
+
 
 class RateMeter:
     """Amount per second over about the last `window_s`, right from the first second on (bias is corrected).
@@ -16,6 +19,8 @@ class RateMeter:
     def __init__(self, window_s: float, start_s: float, settle_s: float = 0.0) -> None:
         """During the first `settle_s` the rate is that over `settle_s`: one early event is not a stream."""
         self._window_s = window_s
+        # Forgetting in steps: at a thousand requests per second each would take its own exp() for nothing.
+        self._step_s = window_s * STEP
         self._settle_s = settle_s
         self._start_s = start_s
         self._last_s = start_s
@@ -40,6 +45,6 @@ class RateMeter:
         return now_s - self._start_s
 
     def _decay(self, now_s: float) -> None:
-        if now_s > self._last_s:
+        if now_s > self._last_s + self._step_s:
             self._amount *= exp((self._last_s - now_s) / self._window_s)
             self._last_s = now_s

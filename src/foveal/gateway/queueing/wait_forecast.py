@@ -100,7 +100,8 @@ class WaitForecast:
         promised_s += ticket.cost_ms / (rate * PROMISED_PART)
         promised_s = min(promised_s, now_s + config.max_retry_after_s)
         self._promised_s[ticket.priority] = promised_s
-        return max(config.min_retry_after_s, promised_s - now_s)
+        # Clamped again: the difference of two times is not exact.
+        return min(max(config.min_retry_after_s, promised_s - now_s), config.max_retry_after_s)
 
     def retry_after_s(self, priority: Priority, now_s: float) -> float:
         """What the next refused request of this class would be told, without promising it."""

@@ -24,7 +24,7 @@ THREEFOLD = (
     Stream("c", P2, load=1.0, patience_s=30.0),
     Stream("d", P2, load=1.0, patience_s=30.0),
 )
-SLOTS = Simulation(THREEFOLD, num_backends=4, slots=8, duration_s=300.0)
+SLOTS = Simulation(THREEFOLD, num_backends=4, slots=10, duration_s=300.0)
 """Backends whose slots are all that they can do: a kept slot is lost capacity."""
 BRIEF = replace(SLOTS, duration_s=150.0)
 BATCHING = replace(SLOTS, num_backends=2, slots=6, urgent_slots=4)
