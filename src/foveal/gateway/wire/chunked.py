@@ -9,6 +9,7 @@ from foveal.gateway.wire.head import HeadError
 __all__ = ["ChunkedBody"]
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,12})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_TRAILER_FIELD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 _MAX_LINE = 1024
 _MAX_TRAILER = 8192
 
@@ -74,6 +75,8 @@ class ChunkedBody:
             self._trailer += len(line) + 2
             if self._trailer > _MAX_TRAILER:
                 raise HeadError(431, f"the trailer is larger than {_MAX_TRAILER} bytes")
+            if line and not _TRAILER_FIELD.fullmatch(line):
+                raise HeadError(400, "a line of the trailer is not a field")
             self.complete = not line
         else:
             self._take_size(line)

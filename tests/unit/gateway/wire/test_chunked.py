@@ -48,6 +48,8 @@ def test_any_cutting_gives_the_body_and_leaves_what_follows(
     "data",
     [
         b"5\nhello\r\n0\r\n\r\n",
+        b"0\r\nhello\r\n\r\n",
+        b"0\r\n x: y\r\n\r\n",
         b"5\r\nhello0\r\n\r\n",
         b"5\r\nhelloo\r\n0\r\n\r\n",
         b"0x5\r\nhello\r\n0\r\n\r\n",
