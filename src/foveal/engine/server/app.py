@@ -34,8 +34,8 @@ from foveal.engine.server.recorder import RequestRecorder, RequestTimer, engine_
 from foveal.engine.server.request_trace import traced
 from foveal.observability.metrics import Metrics
 from foveal.observability.tracing.tracer import Tracer
-from foveal.protocol.error_body import ErrorBody, ErrorInfo
 from foveal.protocol.remote_image.image_fetcher import ImageFetcher
+from foveal.protocol.route_error import route_error_body
 
 __all__ = ["create_app", "server_version"]
 
@@ -153,15 +153,8 @@ def _label_model(engine: EngineClient, config: ServerConfig) -> str:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Starlette's own errors (unknown route or method) in the shape of all others."""
     assert isinstance(error, HTTPException)
-    path = request.url.path[:200]
-    if error.status_code == 404:
-        message, code = f"there is no {path}; /openapi.json lists what there is", "not_found"
-    elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        message, code = f"{path} does not take {request.method}; use {allowed}", "method_not_allowed"
-    else:
-        message, code = str(error.detail), "http_error"
-    body = ErrorBody(ErrorInfo(message, "invalid_request_error", None, code))
+    allowed = (error.headers or {}).get("Allow")
+    body = route_error_body(error.status_code, request.method, request.url.path, allowed, str(error.detail))
     return Response(
         msgspec.json.encode(body), error.status_code, dict(error.headers or {}), media_type="application/json"
     )

@@ -30,7 +30,7 @@ from foveal.gateway.serving.page_types import (
 from foveal.gateway.tenancy.tenant import Tenant
 from foveal.observability.logs import get_logger
 from foveal.protocol.decoding import explain_validation_error
-from foveal.protocol.error_body import ErrorBody, ErrorInfo
+from foveal.protocol.route_error import route_error_body
 from foveal.protocol.server_status import ServerStatus, Status, Version
 
 __all__ = ["create_pages"]
@@ -207,15 +207,8 @@ def _error_response(error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Starlette's own errors: unknown route or method."""
     assert isinstance(error, HTTPException)
-    path = request.url.path[:200]
-    if error.status_code == 404:
-        message, code = f"there is no {path}; /openapi.json lists what there is", "not_found"
-    elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        message, code = f"{path} does not take {request.method}; use {allowed}", "method_not_allowed"
-    else:
-        message, code = str(error.detail), "http_error"
-    body = ErrorBody(ErrorInfo(message, "invalid_request_error", None, code))
+    allowed = (error.headers or {}).get("Allow")
+    body = route_error_body(error.status_code, request.method, request.url.path, allowed, str(error.detail))
     headers = {**dict(error.headers or {}), **{name.decode(): value.decode() for name, value in SECURITY_HEADERS}}
     return Response(msgspec.json.encode(body), error.status_code, headers, media_type="application/json")
 
