@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import mmap
+from contextlib import suppress
 
-import numpy as np
 import torch
 
 from foveal.core.errors import ConfigurationError
@@ -14,7 +15,7 @@ from foveal.kernels.attention_batch import KVCache
 __all__ = ["allocate_kv_cache", "blocks_that_fit", "kv_block_bytes"]
 
 
-_ALIGNMENT = 4096
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 _SCALE_BYTES = 4  # float32, one per token and head of an int8 pool
 
 
@@ -63,11 +64,11 @@ def allocate_kv_cache(
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """zeros, not empty: a masked-out slot must not hold a NaN. On a CPU they come from numpy, which takes zero pages that
-    cost memory when they are first written; torch.zeros writes all of them at once."""
+    """zeros, not empty: a masked-out slot must not hold a NaN. On a CPU they are pages of their own, which cost memory
+    when they are first written; torch.zeros writes all of them at once, and calloc those it has had before."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.zeros(size + _ALIGNMENT, dtype=np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT  # a vector that crosses cache lines is read twice
-    return torch.from_numpy(raw[start : start + size]).view(dtype).view(shape)
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, **_PRIVATE)
+    with suppress(AttributeError, OSError):  # not every kernel has huge pages
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=torch.uint8).view(dtype).view(shape)  # it keeps the mapping
