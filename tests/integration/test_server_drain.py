@@ -149,7 +149,7 @@ async def _status(session: aiohttp.ClientSession, path: str) -> int:
 
 
 async def _until_draining(server: Server) -> None:
-    await _until(lambda: server.context.admission.draining)
+    await _until(lambda: server.context.admission.in_flight.draining)
 
 
 async def _until(condition: Any) -> None:

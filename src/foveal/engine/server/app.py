@@ -114,7 +114,7 @@ class GenerationEndpoint:
                 async with exchange.cancelled_on_disconnect():
                     await self._run(exchange, lease)
             except asyncio.CancelledError:
-                if not context.admission.cut_off:
+                if not context.admission.in_flight.cut_off:
                     raise
                 task = asyncio.current_task()
                 if task is not None:

@@ -50,7 +50,7 @@ class ServerContext:
 
     @property
     def status(self) -> ServerStatus:
-        if self.admission.draining:
+        if self.admission.in_flight.draining:
             return "draining"
         return "ready" if self.engine.is_ready else "loading"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from foveal.core.errors import OverloadedError
+from foveal.core.in_flight import InFlight
 from foveal.engine.server.config import ServerConfig
 
 __all__ = ["Admission", "Lease"]
@@ -30,45 +30,30 @@ class Admission:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.num_requests = 0
+        self.in_flight = InFlight("server", config.retry_after_s)
         self.num_bytes = 0
-        self.draining = False
-        self.cut_off = False
-        """True once the grace period is over and requests are being ended."""
+
+    @property
+    def num_requests(self) -> int:
+        return self.in_flight.num_requests
 
     @contextmanager
     def enter(self) -> Iterator[Lease]:
         """Count one request until the block ends. Raises OverloadedError when draining or full."""
-        if self.draining:
-            raise OverloadedError(
-                "the server is shutting down and takes no new requests; retry, so that another replica answers",
-                retry_after_s=self._config.retry_after_s,
-            )
         limit = self._config.max_concurrent_requests
-        if self.num_requests >= limit:
+        if self.num_requests >= limit and not self.in_flight.draining:
             raise OverloadedError(
                 f"{self.num_requests} requests are in flight; the limit is {limit}. Retry shortly, or raise "
                 "--max-concurrent-requests",
                 retry_after_s=self._config.retry_after_s,
             )
         lease = Lease(self)
-        task = asyncio.current_task()
-        self.num_requests += 1
-        self._idle.clear()
-        if task is not None:
-            self._tasks.add(task)
+        task = self.in_flight.enter()
         try:
             yield lease
         finally:
-            self.num_requests -= 1
             self.num_bytes -= lease.num_bytes
-            if task is not None:
-                self._tasks.discard(task)
-            if self.num_requests == 0:
-                self._idle.set()
+            self.in_flight.leave(task)
 
     def add_bytes(self, num_bytes: int) -> None:
         """Raises OverloadedError above the limit."""
@@ -80,20 +65,3 @@ class Admission:
                 retry_after_s=self._config.retry_after_s,
             )
         self.num_bytes += num_bytes
-
-    async def drain(self, grace_s: float) -> bool:
-        """Refuse new requests and wait for those in flight; True if all of them finished within `grace_s` seconds."""
-        self.draining = True
-        try:
-            async with asyncio.timeout(grace_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def cut_off_all(self) -> None:
-        """End what is still in flight: each request answers with an explicit error. For the end of the grace period."""
-        self.draining = self.cut_off = True
-        for task in list(self._tasks):
-            task.cancel()
-        await self._idle.wait()

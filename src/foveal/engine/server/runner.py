@@ -7,16 +7,15 @@ uvicorn's own shutdown closes the listening socket at once. We keep it open whil
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import uvicorn
 
 from foveal.core.clock import Clock
 from foveal.core.errors import ConfigurationError
+from foveal.core.shutdown import Shutdown
 from foveal.engine.api import EngineClient
 from foveal.engine.server.app import create_app
 from foveal.engine.server.config import ServerConfig
@@ -29,7 +28,6 @@ __all__ = ["Server", "bind_socket", "serve"]
 
 _log = get_logger("foveal.server")
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CLOSE_TIMEOUT_S = 5
 """For the last bytes of answers that are complete, once nothing is in flight."""
 
@@ -65,8 +63,7 @@ class Server:
         self._tracer = make_tracer(config)
         app = create_app(engine, config, clock, fetcher=fetcher, tracer=self._tracer)
         self.context: ServerContext = app.state.context
-        self._stop = asyncio.Event()
-        self._force = asyncio.Event()
+        self._shutdown = Shutdown()
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 app,
@@ -86,7 +83,7 @@ class Server:
         listener = bind_socket(self.config.host, self.config.port)
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        with self._signals(handle_signals):
+        with self._shutdown.on_signals() if handle_signals else nullcontext():
             serving = asyncio.create_task(self._uvicorn.serve(sockets=[listener]))
             try:
                 await self._uvicorn.wait_started(serving)
@@ -102,46 +99,22 @@ class Server:
 
     def request_stop(self) -> None:
         """Begin to drain; a second call gives up on what is in flight. What the signals do."""
-        if self._stop.is_set():
-            self._force.set()
-        self._stop.set()
+        self._shutdown.request()
 
     async def _serve_until_stopped(self, serving: asyncio.Task[None]) -> int:
-        stopped = asyncio.create_task(self._stop.wait())
+        stopped = asyncio.create_task(self._shutdown.requested.wait())
         await asyncio.wait({stopped, serving}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
-        admission, grace_s = self.context.admission, self.config.drain_grace_s
-        _log.info("draining", in_flight=admission.num_requests, grace_s=grace_s)
-        drained = asyncio.create_task(admission.drain(grace_s))
-        forced = asyncio.create_task(self._force.wait())
-        await asyncio.wait({drained, forced}, return_when=asyncio.FIRST_COMPLETED)
-        forced.cancel()
-        clean = drained.done() and drained.result()
-        if not clean:
-            drained.cancel()
-            _log.warning("cutting off requests", in_flight=admission.num_requests)
-            await admission.cut_off_all()
+        in_flight, grace_s = self.context.admission.in_flight, self.config.drain_grace_s
+        _log.info("draining", in_flight=in_flight.num_requests, grace_s=grace_s)
+
+        async def cut_off() -> None:
+            _log.warning("cutting off requests", in_flight=in_flight.num_requests)
+            await in_flight.cut_off_all()
+
+        clean = await self._shutdown.end(in_flight.drain(grace_s), cut_off)
         _log.info("drained", clean=clean)
         return 0 if clean else 1
-
-    @contextmanager
-    def _signals(self, wanted: bool) -> Iterator[None]:
-        if not wanted or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._on_signal, number)
-        try:
-            yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
-
-    def _on_signal(self, number: signal.Signals) -> None:
-        # Supervisors may repeat SIGTERM; only a person's second Ctrl-C means "now".
-        if number is signal.SIGINT or not self._stop.is_set():
-            self.request_stop()
 
 
 class _Uvicorn(uvicorn.Server):

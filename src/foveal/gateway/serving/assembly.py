@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from foveal.core.clock import Clock
 from foveal.core.errors import OverloadedError
+from foveal.core.in_flight import InFlight
 from foveal.gateway.backends.pool import BackendPool
 from foveal.gateway.caching.response_cache import ResponseCache
 from foveal.gateway.caching.single_flight import SingleFlight
@@ -28,7 +29,6 @@ from foveal.gateway.serving.asking import Asking
 from foveal.gateway.serving.attempts import Attempts
 from foveal.gateway.serving.forwarder import Forwarder
 from foveal.gateway.serving.hedging import Hedging
-from foveal.gateway.serving.in_flight import InFlight
 from foveal.gateway.serving.parts import Parts
 from foveal.gateway.serving.seats import Seats
 from foveal.gateway.serving.shared_answers import SharedAnswers, generations
@@ -65,7 +65,7 @@ class Assembly:
         self.metrics = GatewayMetrics(read_snapshot, clock.now_s, config.metrics.max_tenant_labels)
         self.seats = Seats(self.pool, self.dispatcher, clock, self._on_shed)
         self.pricer = Pricer(_pricing(config))
-        self.in_flight = InFlight()
+        self.in_flight = InFlight("gateway")
         self.tenancy = Tenancy(config, now_s=clock.now_s, wall_s=wall_time_s)
         self.cache = ResponseCache(config.cache, config.state, wall_time_s)
         self._flights = SingleFlight()

@@ -11,6 +11,7 @@ from importlib.metadata import version as package_version
 
 from foveal.core.clock import Clock, MonotonicClock
 from foveal.core.errors import ConfigurationError
+from foveal.core.in_flight import InFlight
 from foveal.gateway.backends.health_checker import HealthChecker
 from foveal.gateway.backends.pool import BackendPool
 from foveal.gateway.config.diff import diff
@@ -19,7 +20,6 @@ from foveal.gateway.serving.assembly import Assembly
 from foveal.gateway.serving.exchange import Exchange
 from foveal.gateway.serving.gauges import gateway_snapshot
 from foveal.gateway.serving.head_check import head_check
-from foveal.gateway.serving.in_flight import InFlight
 from foveal.gateway.serving.pages import create_pages
 from foveal.gateway.serving.parts import Parts
 from foveal.gateway.serving.probe import BackendFacts, HealthProbe

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from foveal.core.in_flight import InFlight
 from foveal.core.priority import Priority
 from foveal.gateway.backends.pool import BackendPool
 from foveal.gateway.caching.disk_cache import DiskCache
 from foveal.gateway.caching.memory_cache import MemoryCache
 from foveal.gateway.caching.response_cache import ResponseCache
 from foveal.gateway.queueing.dispatcher import Dispatcher
-from foveal.gateway.serving.in_flight import InFlight
 from foveal.gateway.wire.hot_server import HotServer
 from foveal.observability.gateway_snapshot import BackendGauges, GatewaySnapshot
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foveal.core.clock import Clock
+from foveal.core.in_flight import InFlight
 from foveal.gateway.backends.pool import BackendPool
 from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.pricing.pricer import Pricer
 from foveal.gateway.queueing.dispatcher import Dispatcher
 from foveal.gateway.request.remote_images import Budget, RemoteImages
 from foveal.gateway.serving.attempts import Attempts
-from foveal.gateway.serving.in_flight import InFlight
 from foveal.gateway.tenancy.tenancy import Tenancy
 from foveal.observability.exchange_observer import ExchangeObserver
 from foveal.observability.gateway_metrics import GatewayMetrics

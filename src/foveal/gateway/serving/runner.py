@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 
 from foveal.core.errors import ConfigurationError
+from foveal.core.shutdown import Shutdown
 from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.serving.gateway import Gateway
 from foveal.observability.logs import get_logger
@@ -46,28 +46,28 @@ class GatewayRunner:
 
     def __init__(self, load: Callable[[], GatewayConfig]) -> None:
         self.gateway = Gateway(load)
-        self._stop = asyncio.Event()
-        self._force = asyncio.Event()
+        self._shutdown = Shutdown()
         self._reloads: set[asyncio.Task[None]] = set()
 
     async def run(self, on_started: Callable[[str], None] | None = None, *, handle_signals: bool = True) -> int:
         gateway = self.gateway
+        signals = self._shutdown.on_signals({signal.SIGHUP: self.request_reload})
         try:
-            with self._signals(handle_signals):
+            with signals if handle_signals else nullcontext():
                 url = await gateway.start()
                 _log.info("listening", url=url)
                 if on_started is not None:
                     on_started(url)
-                await self._stop.wait()
-                return await self._end()
+                await self._shutdown.requested.wait()
+                clean = await self._shutdown.end(gateway.drain(), gateway.cut_off)
+                _log.info("drained", clean=clean)
+                return 0 if clean else 1
         finally:
             await gateway.close()
 
     def request_stop(self) -> None:
         """Begin to drain; a second call gives up on what is in flight. What the signals do."""
-        if self._stop.is_set():
-            self._force.set()
-        self._stop.set()
+        self._shutdown.request()
 
     def request_reload(self) -> None:
         """What SIGHUP does. A configuration with mistakes is logged and changes nothing."""
@@ -80,35 +80,3 @@ class GatewayRunner:
             await self.gateway.reload()
         except ConfigurationError as error:
             _log.error("the configuration was not reloaded", error=str(error))
-
-    async def _end(self) -> int:
-        drained = asyncio.create_task(self.gateway.drain())
-        forced = asyncio.create_task(self._force.wait())
-        await asyncio.wait({drained, forced}, return_when=asyncio.FIRST_COMPLETED)
-        forced.cancel()
-        clean = drained.done() and drained.result()
-        if not clean:
-            drained.cancel()
-            await self.gateway.cut_off()
-        _log.info("drained", clean=clean)
-        return 0 if clean else 1
-
-    @contextmanager
-    def _signals(self, wanted: bool) -> Iterator[None]:
-        if not wanted or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_end_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self.request_reload)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                loop.remove_signal_handler(number)
-
-    def _on_end_signal(self, number: signal.Signals) -> None:
-        # Supervisors may repeat SIGTERM; only a person's second Ctrl-C means "now".
-        if number is signal.SIGINT or not self._stop.is_set():
-            self.request_stop()

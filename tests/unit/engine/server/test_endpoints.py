@@ -389,7 +389,7 @@ async def test_probes_tell_loading_ready_and_draining(engine: FakeEngine, app: S
     assert (await chat(app)).headers["retry-after"] == "5"
     engine.is_ready = True
     assert await statuses() == [(200, "live"), (200, "ready"), (200, "ready")]
-    app.state.context.admission.draining = True
+    app.state.context.admission.in_flight.draining = True
     assert await statuses() == [(200, "live"), (503, "draining"), (503, "draining")]
     assert (await chat(app)).status == 503
 

@@ -60,9 +60,20 @@ async def test_bytes_of_all_requests_together_are_bounded() -> None:
 
 
 async def test_requests_above_the_limit_are_told_to_retry() -> None:
-    admission = Admission(CONFIG)
-    with admission.enter(), admission.enter(), pytest.raises(OverloadedError, match="limit is 2"), admission.enter():
-        pass
+    admission, done = Admission(CONFIG), asyncio.Event()
+
+    async def hold() -> None:
+        with admission.enter():
+            await done.wait()
+
+    async with asyncio.TaskGroup() as requests:
+        for _ in range(2):
+            requests.create_task(hold())
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError, match="limit is 2"), admission.enter():
+            pass
+        assert admission.num_requests == 2
+        done.set()
     assert admission.num_requests == 0
 
 
@@ -93,7 +104,7 @@ async def test_a_compressed_body_is_refused() -> None:
 async def test_drain_waits_for_the_last_request_and_admits_no_other() -> None:
     admission = Admission(CONFIG)
     with admission.enter():
-        draining = asyncio.create_task(admission.drain(grace_s=60))
+        draining = asyncio.create_task(admission.in_flight.drain(grace_s=60))
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError, match="shutting down"), admission.enter():
             pass
@@ -104,7 +115,7 @@ async def test_drain_waits_for_the_last_request_and_admits_no_other() -> None:
 async def test_drain_gives_up_after_the_grace_period() -> None:
     admission = Admission(CONFIG)
     with admission.enter():
-        assert await admission.drain(grace_s=0.01) is False
+        assert await admission.in_flight.drain(grace_s=0.01) is False
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ __all__ = ["InFlight"]
 
 
 class InFlight:
-    """Lives on one event loop; no locks. Invariant: when idle, `num_requests` is 0."""
+    """Lives on one event loop; no locks. A task carries one request. Invariant: when idle, `num_requests` is 0."""
 
-    def __init__(self, retry_after_s: float = 1.0) -> None:
+    def __init__(self, name: str, retry_after_s: float = 1.0) -> None:
+        """`name` is what shuts down, in the words of an error: "gateway"."""
+        self._name = name
         self._retry_after_s = retry_after_s
         self._tasks: set[asyncio.Task[object]] = set()
         self._idle = asyncio.Event()
@@ -29,7 +31,7 @@ class InFlight:
         """Count the current task's request until `leave`. Raises OverloadedError (503) while draining."""
         if self.draining:
             raise OverloadedError(
-                "the gateway is shutting down and takes no new requests; retry, so that another replica answers",
+                f"the {self._name} is shutting down and takes no new requests; retry, so that another replica answers",
                 retry_after_s=self._retry_after_s,
             )
         task = asyncio.current_task()
