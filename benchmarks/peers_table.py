@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
-from harness.record import RESULTS, write_result
+from harness.record import RESULTS, this_run, write_result
 from language_model import extract_language_model
 from random_model import write_random_model
 
@@ -44,6 +44,13 @@ def compare(model: Path, environments: Path, flags: list[str]) -> dict[str, Any]
         command += ["--environments", str(environments), "--json", str(out), *flags]
         subprocess.run(command, check=True)
         return json.loads(out.read_text())
+
+
+def kept(measured: list[str]) -> list[dict[str, Any]]:
+    """Reports of the last result file on other models: one model takes half an hour."""
+    path = RESULTS / "peers.json"
+    reports = json.loads(path.read_text())["figures"]["models"] if path.exists() else []
+    return [report for report in reports if report["model"] not in measured]
 
 
 def plot(reports: list[dict[str, Any]], path: Path) -> None:
@@ -75,13 +82,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="the demo VLM")
     parser.add_argument("--environments", type=Path, required=True, help="folder of benchmarks/peers/environments.py")
-    parser.add_argument("--only", choices=MODELS, nargs="+", default=list(MODELS))
+    parser.add_argument("--only", choices=MODELS, nargs="+", default=list(MODELS), help="the others' rows stay")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options, flags = parser.parse_known_args()
     written = models(options.model, options.environments / "checkpoints")
-    reports = [compare(written[name], options.environments.resolve(), flags) for name in options.only]
+    reports = [{**compare(written[name], options.environments.resolve(), flags), **this_run()} for name in options.only]
     if options.no_write:
         return
+    reports = sorted(reports + kept(options.only), key=lambda report: MODELS.index(report["model"]))
     print("written to", write_result("peers", {"models": reports}))
     plot(reports, RESULTS / "peers.png")
     print("written to", RESULTS / "peers.png")

@@ -26,6 +26,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent))
 from harness.record import write_result
 
+from foveal.core.collector import calm_collector
 from foveal.core.model_spec import ModelSpec
 from foveal.core.sampling_params import SamplingParams
 from foveal.engine.build import build_loop
@@ -135,6 +136,7 @@ def share_rows(model: Any, prompts: Sequence[list[int]], options: argparse.Names
             speculate_tokens=2,
         )
         load = Load(build_loop(config, model), options.running, sampling, prompts)
+        calm_collector()
         steps: list[tuple[float, float, int]] = []
         while len(steps) < options.steps:
             load.fill()
@@ -175,6 +177,7 @@ def linear_rows(steps: int) -> list[dict[str, float]]:
         load = Load(build_loop(config, InstantModel(512, running)), running, {"temperature": 0.0}, prompts)  # type: ignore[arg-type]
         for _ in range(OUTPUT_TOKENS):
             load.step()
+        calm_collector()  # as the engine process does
         median = statistics.median(load.step() for _ in range(steps))
         rows.append({"running": running, "step_us": median * 1e6, "us_per_request": median * 1e6 / running})
     return rows

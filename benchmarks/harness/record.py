@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "machine", "write_result"]
+__all__ = ["RESULTS", "machine", "this_run", "write_result"]
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -41,27 +41,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write_result(name: str, figures: Any) -> Path:
-    """benchmarks/results/<name>.json"""
+def this_run() -> dict[str, str]:
+    """Command, commit and date."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
     # Paths without their folders: those are this machine's.
     given = [Path(argument).name if argument.startswith(("/", "~")) else argument for argument in sys.argv[1:]]
     command = " ".join(["python", os.path.relpath(sys.argv[0]), *given])
-    path.write_text(
-        json.dumps(
-            {
-                "command": command,
-                "commit": commit,
-                "date": time.strftime("%Y-%m-%d"),
-                "machine": machine(),
-                "figures": figures,
-            },
-            indent=1,
-        )
-        + "\n"
-    )
+    return {"command": command, "commit": commit, "date": time.strftime("%Y-%m-%d")}
+
+
+def write_result(name: str, figures: Any) -> Path:
+    """benchmarks/results/<name>.json"""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**this_run(), "machine": machine(), "figures": figures}, indent=1) + "\n")
     return path

@@ -52,7 +52,7 @@ ENVIRONMENTS = {
     for environment in (
         Environment(
             "foveal",
-            modes=("float32", "int8", "int4", "int8-kv8", "int4-kv8"),
+            modes=("float32", "bfloat16", "float16", "int8", "int4", "int8-kv8", "int4-kv8"),
             installs=(),
             check="import foveal",
             versions_of=("foveal", "torch", "transformers"),

@@ -10,6 +10,7 @@ import uvloop
 from rich.console import Console
 
 from foveal.cli import engine_options as flags
+from foveal.core.collector import calm_collector
 from foveal.core.errors import ConfigurationError
 from foveal.engine.async_engine import AsyncEngine
 from foveal.engine.config import EngineConfig
@@ -181,6 +182,7 @@ async def serve_engine(engine_config: EngineConfig, server_config: ServerConfig,
             return serving.result()
         try:
             console.print(_ready_line(server_config, urls[0], loading.result()), highlight=False)
+            calm_collector()
         except BaseException:
             server.request_stop()
             await serving

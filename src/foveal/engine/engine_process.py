@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from foveal.core.collector import calm_collector
 from foveal.core.errors import IntegrityError, RequestError
 from foveal.core.priority import Priority
 from foveal.engine.ipc import (
@@ -58,6 +59,7 @@ def main(fd: int) -> int:
         from foveal.engine.build import build_engine_loop
 
         loop = build_engine_loop(hello.config)
+        calm_collector()
         link.send(_ready(loop, time.monotonic() - started_s))
     except Exception as error:
         kind, message, _ = describe_error(error)

