@@ -28,7 +28,7 @@ class WeightPacker:
     """Packs groups of linears that share an input.
 
     `stored` holds, by module, weights whose checkpoint has codes already. Others are rounded as `mode` says: to float16 or
-    bfloat16, to int8 per output channel, or to int4 in groups of 32 with a zero point each, where nothing sensitive is lost.
+    bfloat16, to int8 in groups of 32, or to int4 in such groups with a zero point each, where nothing sensitive is lost.
     """
 
     def __init__(self, mode: QuantizeMode, stored: Mapping[torch.nn.Module, StoredWeight]) -> None:
@@ -63,7 +63,8 @@ class WeightPacker:
     def _round(self, weight: torch.Tensor, *, sensitive: bool) -> QuantisedWeight:
         group = effective_group(weight.shape[1], _SMALLEST_GROUP)
         if self.mode == "int8" or sensitive or group is None:
-            return quantise(weight, _INT8)
+            # A sixth less error than with one scale per output, for 6 % more bytes (decision 0024).
+            return quantise(weight, WeightScheme("int", 8, True, group))
         # A zero point costs the kernels nothing and takes half of the loss away (decision 0014).
         scheme = WeightScheme("int", 4, False, group)
         scale, zero_point = find_scales(weight, scheme, "mse", smallest_shrink=0.8, shrink_steps=6)
@@ -100,7 +101,7 @@ def _is_native(weight: QuantisedWeight) -> bool:
         return False
     if scheme.bits <= 4:
         return scheme.group is None or scheme.group % _SMALLEST_GROUP == 0
-    return scheme.symmetric and scheme.group is None
+    return scheme.symmetric and (scheme.group is None or scheme.group % _SMALLEST_GROUP == 0)
 
 
 def _joined(parts: Sequence[QuantisedWeight]) -> QuantisedWeight:

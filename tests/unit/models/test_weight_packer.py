@@ -84,7 +84,7 @@ def test_unrounded_weights_give_the_logits_of_torch(float_logits: torch.Tensor) 
 def test_int8_on_load_is_the_reference_with_int8_weights(float_logits: torch.Tensor) -> None:
     """The head and the embedding are rounded as well, which the oracle leaves out: hence not a tighter bound."""
     found = logits(load_model(tiny_checkpoint("llama"), quantize="int8"))
-    expected = oracle(tiny_checkpoint("llama"), "int8")
+    expected = oracle(tiny_checkpoint("llama"), "int8-g32")
     assert relative_error(found, expected) < 0.05
     assert relative_error(found, float_logits) < 0.2
 
@@ -97,7 +97,7 @@ def test_fewer_bits_on_load_are_coarser_and_still_the_same_model(float_logits: t
     assert errors[3] < 1
 
 
-@pytest.mark.parametrize("scheme", ["int8", "w8a8-dynamic", "int4-g32", "int4-g32-asym", "int8-tensor"])
+@pytest.mark.parametrize("scheme", ["int8", "int8-g32", "w8a8-dynamic", "int4-g32", "int4-g32-asym", "int8-tensor"])
 def test_stored_codes_are_used_as_they_are(tmp_path: Path, scheme: str) -> None:
     write_rounded("llama", tmp_path / "out", all_linears(scheme))
     model = load_model(tmp_path / "out", quantize="stored")

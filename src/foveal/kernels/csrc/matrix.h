@@ -19,11 +19,11 @@ struct Matrix {
   int n, k;  // padded
   int outputs;
   const void* data;
-  const uint16_t* scales;    // int4: half [n/32][k/group][32], relative to `channel`
+  const uint16_t* scales;    // int4, int8 in groups: half [n/32][k/group][32], relative to `channel`; else null
   const uint16_t* minimums;  // int4 asymmetric: half, likewise: the value of code 0
   const float* channel;      // int8, int4: [n]
   const float* bias;         // [n] or null
-  int group;                 // int4: inputs per scale
+  int group;                 // inputs per scale, where there are `scales`
   int zero;                  // code that stands for 0: 128, 8, or 0 where `minimums` say more
 
   bool is_quantised() const { return kind == WeightKind::kInt8 || kind == WeightKind::kInt4; }

@@ -77,7 +77,8 @@ OwnedMatrix make_matrix(const std::string& kind, int outputs, int n, int k, Arra
     require(k % kGroup == 0, "k of a quantised matrix must be a multiple of 32");
     require(channel.has_value(), "a quantised matrix needs one scale per output");
   }
-  if (v.kind == WeightKind::kInt4) {
+  require(v.kind == WeightKind::kInt4 || !minimums, "only int4 has minimums");
+  if (v.kind == WeightKind::kInt4 || (v.kind == WeightKind::kInt8 && scales)) {
     require(group > 0 && group % kGroup == 0 && k % group == 0, "group must be a multiple of 32 that divides k");
     require(scales && scales->size() == count / group, "scales do not have the size of their groups");
     require_size(minimums, count / group, "minimums do not have the size of their groups");

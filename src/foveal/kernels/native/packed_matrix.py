@@ -30,6 +30,8 @@ class NativeMatrix:
     kind: str
     num_bytes: int
     """Read from memory by one product: codes, scales, bias."""
+    group: int | None = None
+    """Neighbouring inputs that share a scale; None for one scale per output, or none at all."""
 
 
 def pack_dense(weight: torch.Tensor, bias: torch.Tensor | None = None) -> NativeMatrix:
@@ -44,8 +46,8 @@ def pack_dense(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Native
 def pack_quantised(weight: QuantisedWeight, bias: torch.Tensor | None = None) -> NativeMatrix:
     """Integer codes with their scales; the sum of every group is computed exactly as the codes say.
 
-    Up to 4 bits go as 4, in groups that are multiples of 32; other integer weights per output channel or tensor go as 8,
-    and asymmetric 8-bit ones are rounded anew. Raises ConfigurationError for what fits neither.
+    Up to 4 bits go as 4, in groups that are multiples of 32; other symmetric integer weights go as 8, per output channel or
+    tensor or in such groups. Raises ConfigurationError for what fits neither.
     """
     out_features, in_features = weight.shape
     scheme = weight.scheme
@@ -57,12 +59,10 @@ def pack_quantised(weight: QuantisedWeight, bias: torch.Tensor | None = None) ->
     group = scheme.group
     if scheme.bits <= 4 and (group is None or group % _GROUP == 0):
         return _pack_int4(weight, padded, group or in_features, bias)
-    if group is None and scheme.symmetric:
-        codes = _pad(weight.codes.to(torch.int16) + 128, padded, 128).to(torch.uint8)
-        channel = weight.scale.float().expand(out_features, 1).reshape(-1)
-        return _pack_int8(codes, (out_features, in_features), channel, bias)
+    if scheme.symmetric and (group is None or group % _GROUP == 0):
+        return _pack_int8(weight, padded, group, bias)
     raise ConfigurationError(
-        f"native kernels cannot read {scheme.name}. Use int8 per channel, or 4 bits in groups of 32, 64 or 128."
+        f"native kernels cannot read {scheme.name}. Use symmetric int8, or 4 bits, in groups of 32, 64 or 128."
     )
 
 
@@ -75,13 +75,18 @@ def interleave_halves(tensor: torch.Tensor) -> torch.Tensor:
     return parts.reshape(-1, *tensor.shape[1:])
 
 
-def _pack_int8(
-    codes: torch.Tensor, shape: tuple[int, int], channel: torch.Tensor, bias: torch.Tensor | None
-) -> NativeMatrix:
-    rows, k = codes.shape
-    codes = F.pad(codes, (0, 0, 0, -rows % _PANEL), value=128)
-    panels = codes.reshape(-1, _PANEL, k // 4, 4).transpose(1, 2).contiguous()
-    return _make("int8", shape, len(codes), k, panels, channel=channel, bias=bias)
+def _pack_int8(weight: QuantisedWeight, padded: int, group: int | None, bias: torch.Tensor | None) -> NativeMatrix:
+    out_features, in_features = weight.shape
+    codes = _pad(weight.codes.to(torch.int16) + 128, padded, 128).to(torch.uint8)
+    codes = F.pad(codes, (0, 0, 0, -out_features % _PANEL), value=128)
+    panels = codes.reshape(-1, _PANEL, padded // 4, 4).transpose(1, 2).contiguous()
+    shape = (out_features, in_features)
+    if group is None:
+        channel = weight.scale.float().expand(out_features, 1).reshape(-1)
+        return _make("int8", shape, len(codes), padded, panels, channel=channel, bias=bias)
+    channel, relative = _relative(weight.scale.float().expand(out_features, padded // group))
+    scales = _panels_of_halves(relative)
+    return _make("int8", shape, len(codes), padded, panels, channel=channel, bias=bias, scales=scales, group=group)
 
 
 def _pack_int4(weight: QuantisedWeight, padded: int, group: int, bias: torch.Tensor | None) -> NativeMatrix:
@@ -95,10 +100,7 @@ def _pack_int4(weight: QuantisedWeight, padded: int, group: int, bias: torch.Ten
     panels = (parts[..., 0, :] | parts[..., 1, :] << 4).contiguous()
     if group == in_features:  # one scale per output: the padding belongs to the same group
         group = padded
-    scale = weight.scale.float().expand(out_features, padded // group)
-    # Relative to the largest of a row, so that halves lose nothing to a small absolute size.
-    channel = scale.amax(1).clamp_min(torch.finfo(torch.float32).tiny)
-    relative = scale / channel[:, None]
+    channel, relative = _relative(weight.scale.float().expand(out_features, padded // group))
     minimums = None
     if not symmetric:
         zero_point = weight.zero_point
@@ -116,6 +118,12 @@ def _pack_int4(weight: QuantisedWeight, padded: int, group: int, bias: torch.Ten
         minimums=minimums,
         group=group,
     )
+
+
+def _relative(scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[out] the largest scale of each row, and [out, groups] relative to it: halves lose nothing to a small size then."""
+    channel = scale.amax(1).clamp_min(torch.finfo(torch.float32).tiny)
+    return channel, scale / channel[:, None]
 
 
 def _panels_of_halves(values: torch.Tensor) -> torch.Tensor:
@@ -152,4 +160,4 @@ def _make(
     arrays = [None if array is None else array.numpy() for array in (scales, minimums, channel, bias)]
     handle = require_native().make_matrix(kind, shape[0], n, k, data.numpy(), *arrays, group)
     stored = [array for array in (data, scales, minimums, channel, bias) if array is not None]
-    return NativeMatrix(handle, shape[1], shape[0], kind, sum(array.nbytes for array in stored))
+    return NativeMatrix(handle, shape[1], shape[0], kind, sum(array.nbytes for array in stored), group or None)

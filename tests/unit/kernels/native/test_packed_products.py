@@ -22,7 +22,18 @@ from foveal.kernels.native.packed_matrix import (  # noqa: E402
 from foveal.kernels.quantisation.affine import QuantisedWeight, quantise  # noqa: E402
 from foveal.kernels.quantisation.scheme import parse_weight  # noqa: E402
 
-SCHEMES = ["int8", "int8-tensor", "int4-g32", "int4-g64", "int4-g32-asym", "int4-g64-asym", "int4", "int3-g32"]
+SCHEMES = [
+    "int8",
+    "int8-tensor",
+    "int8-g32",
+    "int8-g64",
+    "int4-g32",
+    "int4-g64",
+    "int4-g32-asym",
+    "int4-g64-asym",
+    "int4",
+    "int3-g32",
+]
 
 
 @pytest.fixture(params=native.available_instruction_sets(), autouse=True)
@@ -74,7 +85,7 @@ def test_a_dense_product_is_torchs(dtype: torch.dtype, rows: int, outputs: int, 
     assert_close(NativeLinear(pack_dense(weight, bias))(x), x.double() @ weight.double().T + bias, 1e-6)
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int4-g32-asym"])
+@pytest.mark.parametrize("scheme", ["int8", "int8-g64", "int4-g32-asym"])
 def test_a_row_gives_the_same_bits_alone_and_in_any_batch(scheme: str) -> None:
     linear = NativeLinear(pack_quantised(quantise(torch.randn(96, 128), parse_weight(scheme))))
     x = torch.randn(31, 128)
@@ -112,6 +123,12 @@ def test_one_value_of_every_code_survives_packing() -> None:
     assert torch.allclose(NativeLinear(pack_quantised(weight))(x), codes.T.float() * 0.5, rtol=1e-6)
     rows = NativeEmbedding(pack_quantised(weight))(torch.tensor([3, 31, 0]))
     assert torch.equal(rows, codes[[3, 31, 0]].float() * 0.5)
+
+
+def test_rows_with_a_scale_per_group_are_read_as_they_are_multiplied() -> None:
+    packed = pack_quantised(quantise(torch.randn(70, 96), parse_weight("int8-g32")))
+    rows = NativeEmbedding(packed)(torch.arange(70))
+    assert torch.allclose(rows, NativeLinear(packed)(torch.eye(96)).T, rtol=1e-6)
 
 
 def test_an_id_outside_the_table_is_refused() -> None:

@@ -155,8 +155,17 @@ static void store_kv(const KvLayer& kv, int64_t slot, int head, const float* key
 }
 
 static void gather(const Matrix& w, int64_t row, float* out) {
-  const uint8_t* p = static_cast<const uint8_t*>(w.data) + row / kPanel * w.k * kPanel + row % kPanel * 4;
-  const float scale = w.channel[row];
-  for (int k = 0; k < w.k; k += 4, p += 4 * kPanel)
-    for (int j = 0; j < 4; ++j) out[k + j] = scale * (static_cast<int>(p[j]) - 128);
+  const int64_t panel = row / kPanel;
+  const int lane = static_cast<int>(row % kPanel), group = w.scales == nullptr ? w.k : w.group;
+  const uint8_t* p = static_cast<const uint8_t*>(w.data) + panel * w.k * kPanel + lane * 4;
+  for (int g = 0; g < w.k / group; ++g, out += group) {
+    float scale = w.channel[row];
+    if (w.scales != nullptr) {
+      alignas(64) float relative[16];
+      store(relative, load_half(w.scales + (panel * (w.k / group) + g) * kPanel + lane / 16 * 16));
+      scale *= relative[lane % 16];
+    }
+    for (int k = 0; k < group; k += 4, p += 4 * kPanel)
+      for (int j = 0; j < 4; ++j) out[k + j] = scale * (static_cast<int>(p[j]) - 128);
+  }
 }

@@ -47,16 +47,17 @@ static inline void float_tile(const Matrix& w, const Inputs& x, int row, int pan
   repeat<M>([&](auto m) FOVEAL_INLINE { store(sum.v[m], acc[m][0]), store(sum.v[m] + 16, acc[m][1]); });
 }
 
-template <int M>
+template <int M, bool kHasScales>
 static inline void int8_tile(const Matrix& w, const Inputs& x, int row, int panel, Tile<M>& sum) {
-  const int groups = w.k / kGroup;
+  const int groups = w.k / kGroup, per_scale = kHasScales ? w.group / kGroup : 0;
   const int64_t stride = w.k;
+  const uint16_t* of_weights = kHasScales ? w.scales + static_cast<int64_t>(panel) * (w.k / w.group) * kPanel : nullptr;
   const uint8_t* p = static_cast<const uint8_t*>(w.data) + static_cast<int64_t>(panel) * w.k * kPanel;
   const int8_t* a = x.codes + row * stride;
   const float* scales = x.scales + static_cast<int64_t>(row) * groups;
   const int32_t* seeds = x.seeds + static_cast<int64_t>(row) * groups;
   sum.clear();
-  for (int g = 0; g < groups; ++g, ++scales, ++seeds) {
+  for (int g = 0, of_scale = 0; g < groups; ++g, ++scales, ++seeds) {
     I32 acc[M][2];
     repeat<M>([&](auto m) FOVEAL_INLINE { acc[m][0] = acc[m][1] = set1_int(seeds[m * groups]); });
     for (int s = 0; s < kGroup / 4; ++s, p += 4 * kPanel, a += 4) {
@@ -67,9 +68,17 @@ static inline void int8_tile(const Matrix& w, const Inputs& x, int row, int pane
         acc[m][1] = dot_bytes(acc[m][1], w1, four_inputs(a + m * stride));
       });
     }
-    repeat<M>([&](auto m) FOVEAL_INLINE {
-      sum.add_scaled(m, to_float(acc[m][0]), to_float(acc[m][1]), set1(scales[m * groups]));
-    });
+    if constexpr (kHasScales) {
+      const F32 s0 = load_half(of_weights), s1 = load_half(of_weights + 16);
+      repeat<M>([&](auto m) FOVEAL_INLINE {
+        sum.add_scaled(m, mul(to_float(acc[m][0]), s0), mul(to_float(acc[m][1]), s1), set1(scales[m * groups]));
+      });
+      if (++of_scale == per_scale) of_scale = 0, of_weights += kPanel;
+    } else {
+      repeat<M>([&](auto m) FOVEAL_INLINE {
+        sum.add_scaled(m, to_float(acc[m][0]), to_float(acc[m][1]), set1(scales[m * groups]));
+      });
+    }
     FOVEAL_SUMS_STAY_IN_MEMORY();
   }
 }
@@ -158,7 +167,13 @@ static void tile(const Matrix& w, const Inputs& x, int row, int panel, const Out
       float_tile<M, WeightKind::kBfloat16>(w, x, row, panel, sum);
       break;
     case WeightKind::kInt8:
-      if constexpr (M <= kStreamedRows) int8_tile<M>(w, x, row, panel, sum);
+      if constexpr (M <= kStreamedRows) {
+        if (w.scales != nullptr) {
+          int8_tile<M, true>(w, x, row, panel, sum);
+        } else {
+          int8_tile<M, false>(w, x, row, panel, sum);
+        }
+      }
       break;
     case WeightKind::kInt4:
       if constexpr (M <= kStreamedRows) {
@@ -194,7 +209,7 @@ struct Ahead {
 enum class Scaling { kPerChannel, kPerGroup, kPerGroupWithMinimum };
 
 // sums [M][P * 32] += rows of inputs times a piece of P panels.
-template <int M, int P, Scaling kScaling>
+template <int M, int P, WeightKind kKind, Scaling kScaling>
 static void piece_tile(const Inputs& x, int64_t groups, int row, const Piece& piece, const Ahead& ahead,
                        float* sums) {
   constexpr int kWide = 2 * P;
@@ -237,8 +252,8 @@ static void piece_tile(const Inputs& x, int64_t groups, int row, const Piece& pi
       repeat<M>([&](auto m) FOVEAL_INLINE {
         const Four input = four_inputs(a + m * stride + 4 * s);
         repeat<kWide>([&](auto c) FOVEAL_INLINE {
-          acc[m][c] = kScaling == Scaling::kPerChannel ? dot_bytes(acc[m][c], codes[c], input)
-                                                       : dot_nibbles(acc[m][c], codes[c], input);
+          acc[m][c] = kKind == WeightKind::kInt8 ? dot_bytes(acc[m][c], codes[c], input)
+                                                 : dot_nibbles(acc[m][c], codes[c], input);
         });
         // One row behind: what waits for a sum would fill the scheduler and keep the next rows out.
         if constexpr (s == kGroup / 4 - 1 && m > 0) finish(Index<m - 1>{});
@@ -273,12 +288,12 @@ static inline void widen_halves(const uint16_t* halves, const Matrix& w, int pan
   }
 }
 
-template <int P, Scaling kScaling>
+template <int P, WeightKind kKind, Scaling kScaling>
 static void block_of_rows(const Matrix& w, const Inputs& x, int row, int rows, int panel, const Output& out) {
   alignas(64) float sums[kBlockRows * P * kPanel];
-  constexpr bool kUnpacks = kScaling != Scaling::kPerChannel;
+  constexpr bool kUnpacks = kKind == WeightKind::kInt4, kHasScales = kScaling != Scaling::kPerChannel;
   alignas(64) uint8_t unpacked[P][kUnpacks ? kPieceGroups * kGroup * kPanel : 64];
-  alignas(64) float scales[kUnpacks ? kPieceGroups * P * kPanel : 16];
+  alignas(64) float scales[kHasScales ? kPieceGroups * P * kPanel : 16];
   alignas(64) float minimums[kScaling == Scaling::kPerGroupWithMinimum ? kPieceGroups * P * kPanel : 16];
   for (int i = 0; i < rows * P * kPanel; i += 16) store(sums + i, zero());
   const int groups = w.k / kGroup, pieces = (groups + kPieceGroups - 1) / kPieceGroups;
@@ -296,6 +311,8 @@ static void block_of_rows(const Matrix& w, const Inputs& x, int row, int rows, i
       if constexpr (kUnpacks) {
         unpack(piece.codes[p], piece.groups, unpacked[p]);
         piece.codes[p] = unpacked[p];
+      }
+      if constexpr (kHasScales) {
         widen_halves(w.scales, w, panel + p, piece, scales + p * kPanel, P * kPanel);
         if constexpr (kScaling == Scaling::kPerGroupWithMinimum)
           widen_halves(w.minimums, w, panel + p, piece, minimums + p * kPanel, P * kPanel);
@@ -315,7 +332,7 @@ static void block_of_rows(const Matrix& w, const Inputs& x, int row, int rows, i
       const int first = rows * t / tiles, count = rows * (t + 1) / tiles - first;
       float* sum = sums + first * P * kPanel;
       repeat<kTileRows>([&](auto m) FOVEAL_INLINE {
-        if (count == m + 1) piece_tile<m + 1, P, kScaling>(x, groups, row + first, piece, ahead, sum);
+        if (count == m + 1) piece_tile<m + 1, P, kKind, kScaling>(x, groups, row + first, piece, ahead, sum);
       });
       ahead.codes += ahead.step * piece.groups * (kGroup / 4);
     }
@@ -327,12 +344,14 @@ template <int P>
 static void integer_panels(const Matrix& w, const Inputs& x, int rows, int panel, const Output& out) {
   for (int row = 0; row < rows; row += kBlockRows) {
     const int count = rows - row < kBlockRows ? rows - row : kBlockRows;
-    if (w.kind == WeightKind::kInt8) {
-      block_of_rows<P, Scaling::kPerChannel>(w, x, row, count, panel, out);
+    if (w.kind == WeightKind::kInt8 && w.scales == nullptr) {
+      block_of_rows<P, WeightKind::kInt8, Scaling::kPerChannel>(w, x, row, count, panel, out);
+    } else if (w.kind == WeightKind::kInt8) {
+      block_of_rows<P, WeightKind::kInt8, Scaling::kPerGroup>(w, x, row, count, panel, out);
     } else if (w.minimums == nullptr) {
-      block_of_rows<P, Scaling::kPerGroup>(w, x, row, count, panel, out);
+      block_of_rows<P, WeightKind::kInt4, Scaling::kPerGroup>(w, x, row, count, panel, out);
     } else {
-      block_of_rows<P, Scaling::kPerGroupWithMinimum>(w, x, row, count, panel, out);
+      block_of_rows<P, WeightKind::kInt4, Scaling::kPerGroupWithMinimum>(w, x, row, count, panel, out);
     }
   }
 }
