@@ -49,7 +49,7 @@ def pack_quantised(weight: QuantisedWeight, bias: torch.Tensor | None = None) ->
     Up to 4 bits go as 4, in groups that are multiples of 32; other symmetric integer weights go as 8, per output channel or
     tensor or in such groups. Raises ConfigurationError for what fits neither.
     """
-    out_features, in_features = weight.shape
+    in_features = weight.shape[1]
     scheme = weight.scheme
     if scheme.kind != "int":
         raise ConfigurationError(
