@@ -128,6 +128,7 @@ def started(name: str, backend: int, folder: Path, peers: Path, key: str, body: 
         "PYTHONPATH": str(ROOT / "src"),
         "NO_PROXY": "127.0.0.1",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_MASTER_KEY": key,  # it does not start without one
     }
     if name not in ("foveal", "foveal_wire_only", "bare_proxy"):
         del environment["PYTHONPATH"]
