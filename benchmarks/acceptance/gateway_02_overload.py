@@ -53,10 +53,11 @@ def mock(slots: int, service_ms: float) -> Iterator[tuple[GatewayProcess, str, i
 
 
 @contextlib.contextmanager
-def engine(model: str, slots: int) -> Iterator[tuple[GatewayProcess, str, int]]:
+def engine(model: str, quantize: str, slots: int) -> Iterator[tuple[GatewayProcess, str, int]]:
     """P0 goes above `max_in_flight`: the engine has room in its batch, so that a P0 request waits for no slot."""
     with running_server(
-        model, "--served-model-name", "vlm", "--threads", "1", "--max-num-seqs", str(2 * slots)
+        *(model, "--served-model-name", "vlm", "--threads", "1", "--max-num-seqs", str(2 * slots)),
+        *("--quantize", quantize),
     ) as server:
         entry = {"url": server.url, "id": "engine", "max_in_flight": slots, "urgent_slots": max(1, slots // 4)}
         with running_gateway(config([entry], "vlm")) as gateway:
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=16, help="Requests at once per backend.")
     parser.add_argument("--service-ms", type=float, default=400.0, help="Of the mock, per request.")
     parser.add_argument("--model", help="Also with our engine serving this directory.")
+    parser.add_argument("--quantize", default="int8", help="Of the engine.")
     parser.add_argument("--tokens", type=int, default=16, help="Tokens per answer of the engine.")
     options = parser.parse_args()
     console = Console(width=140)
@@ -170,7 +172,7 @@ def main() -> None:
     with mock(options.slots, options.service_ms) as (gateway, model, slots):
         results["mock"] = asyncio.run(overload(gateway, model, slots, options.seconds, 8))
     if options.model:
-        with engine(options.model, options.slots) as (gateway, model, slots):
+        with engine(options.model, options.quantize, options.slots) as (gateway, model, slots):
             results["engine"] = asyncio.run(overload(gateway, model, slots, options.seconds, options.tokens))
     failed = False
     for name, figures in results.items():
@@ -197,7 +199,7 @@ def _table(name: str, figures: dict[str, Any]) -> Table:
             f"{wait['p99']:.1f}",
         )
     for text, passed in figures["passed"].items():
-        table.add_row(f"[{'green' if passed else 'red'}]{text}[/]")
+        table.add_row(f"[green]PASS[/] {text}" if passed else f"[red]FAIL[/] {text}")
     return table
 
 

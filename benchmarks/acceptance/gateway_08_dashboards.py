@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import harness_path  # noqa: F401  (puts benchmarks/ on the path)
 from harness.gateway import PacedBackend, paced_backends, running_gateway
 from harness.panel_picture import draw_dashboard
 from harness.prometheus import running_prometheus

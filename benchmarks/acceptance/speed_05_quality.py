@@ -89,7 +89,9 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--windows", type=int, default=8, help=f"of {WINDOW} tokens")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--proofs", nargs="+", choices=("int8", "int4"), default=["int8", "int4"], help="int8 is judged")
+    parser.add_argument(
+        "--proofs", nargs="+", choices=("int8", "int4"), default=["int8", "int4"], help="int8 is judged"
+    )
     parser.add_argument("--quick", action="store_true", help="the quick suite")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -149,7 +149,7 @@ class AsyncEngine:
             pixel_bytes = self._reserve_pixels(sum(image.num_bytes for image in prepared.images))
             message = self._add_message(request, prepared, arrival_s)
             stream = OutputStream(message, self._require_tokens(), continues_text=request.messages is None)
-            preprocess_s = self._clock.now_s() - arrival_s
+            preprocess_s = message.prepared_s - arrival_s
             submitted = True
             await link.add(message)
             ttft_s = 0.0
@@ -266,6 +266,7 @@ class AsyncEngine:
             seed=seed,
             priority=int(request.priority),
             arrival_s=arrival_s,
+            prepared_s=self._clock.now_s(),
             deadline_s=None if request.timeout_s is None else arrival_s + request.timeout_s,
             cache_salt=salt,
         )

@@ -179,7 +179,7 @@ class EngineProcess:
     def _admit(self, message: AddRequest, guide: object) -> None:
         try:
             request, prompt = self._build(message)
-            self._loop.add(request, prompt, seed=message.seed, guide=guide)
+            self._loop.add(request, prompt, seed=message.seed, guide=guide, prepared_s=message.prepared_s)
         except IntegrityError:
             raise
         except Exception as error:

@@ -89,6 +89,8 @@ class AddRequest(Envelope, frozen=True, tag=True):
     seed: int
     priority: int
     arrival_s: float
+    prepared_s: float
+    """When it was ready for the engine: from then on it waits, if only for the step that runs to end."""
     deadline_s: float | None
     cache_salt: bytes
 

@@ -35,7 +35,7 @@ class _Waterfall:
     """Where the time to a request's first token went, seconds."""
 
     queued_s: float
-    """When the engine took it. The front end's preprocessing came before."""
+    """When it could first have been taken. The front end's preprocessing came before."""
     queue_s: float = 0.0
     encode_s: float = 0.0
     first_token_s: float | None = None
@@ -96,8 +96,17 @@ class EngineLoop:
             )
         return self._guides.compile(sampling.guided)
 
-    def add(self, request: Request, prompt: PromptInput, *, seed: int = 0, guide: Guide | None = None) -> None:
-        """Queue a request. Raises RequestError; nothing is held of it then."""
+    def add(
+        self,
+        request: Request,
+        prompt: PromptInput,
+        *,
+        seed: int = 0,
+        guide: Guide | None = None,
+        prepared_s: float | None = None,
+    ) -> None:
+        """Queue a request, which has waited since `prepared_s`; now by default. Raises RequestError; nothing is held of it
+        then."""
         if self.memory is not None:
             self.memory.admit(request, self._clock.now_s())
         self.scheduler.add(request, self._clock.now_s())
@@ -106,7 +115,9 @@ class EngineLoop:
         except BaseException:
             self.scheduler.abort_group(request.group_id)
             raise
-        self._waterfalls[request.group_id] = _Waterfall(self._clock.now_s(), choices=request.sampling.n)
+        now_s = self._clock.now_s()
+        queued_s = now_s if prepared_s is None else min(prepared_s, now_s)
+        self._waterfalls[request.group_id] = _Waterfall(queued_s, choices=request.sampling.n)
 
     def abort(self, group_id: str) -> None:
         """End all choices of a request, in whatever state. Unknown ids are ignored: they may just have finished."""

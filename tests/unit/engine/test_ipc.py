@@ -29,7 +29,7 @@ from foveal.engine.scheduling.request import FinishReason
 SAMPLING = SamplingParams(max_tokens=None, stop=("a", "é"), guided=GuidedDecoding(json_schema={"type": "object"}))
 MESSAGES: list[Message] = [
     StartEngine(EngineConfig(model="m", max_model_len=7), "/d"),
-    AddRequest("r", [1, 2], (), (), None, SAMPLING, 2**63 - 1, 0, 1.5, None, b"salt"),
+    AddRequest("r", [1, 2], (), (), None, SAMPLING, 2**63 - 1, 0, 1.5, 1.75, None, b"salt"),
     StepEvents(
         (
             TokenEvent(

@@ -10,7 +10,7 @@ import torch
 from foveal.core.errors import PromptTooLongError
 from foveal.core.sampling_params import GuidedDecoding, SamplingParams
 from foveal.engine.execution.guided import GuideFactory
-from foveal.engine.scheduling.request import FinishReason
+from foveal.engine.scheduling.request import FinishReason, Request
 from support.engine_driver import EngineDriver, greedy
 from support.tiny_models import NUM_NEW_TOKENS, tiny_cases, tiny_model, tiny_processor
 
@@ -36,6 +36,18 @@ def test_a_step_that_fails_ends_its_requests_and_the_engine_goes_on(monkeypatch:
     assert not driver.loop.runner.feature_hashes
     monkeypatch.setattr(model, "encode_images", encode)
     assert driver.answers([case.prompt], greedy(NUM_NEW_TOKENS)) == [list(case.expected)]
+
+
+def test_waiting_for_the_step_under_way_counts_as_waiting() -> None:
+    driver = EngineDriver(tiny_model("llama"))
+    prompt = tiny_cases("llama")[0].prompt
+    request = Request("late", list(prompt.token_ids), greedy(1), arrival_s=driver.clock.now_s())
+    driver.clock.advance(0.25)  # the step during which it came
+    driver.loop.add(request, prompt, prepared_s=0.05)
+    events = driver.loop.step()
+    while not events:
+        events = driver.loop.step()
+    assert events[0].queue_s == pytest.approx(driver.clock.now_s() - 0.05)
 
 
 def test_the_same_picture_is_encoded_once_for_requests_that_come_together_and_later() -> None:

@@ -46,6 +46,7 @@ def test_native_and_numpy_agree(
         logits[:, rng.integers(0, vocab, size=vocab // 2)] = -np.inf
     if seed % 5 == 0:  # as a grammar leaves it
         logits[:, : vocab // 2] = -np.inf
+        logits[:, -1] = 1.0
     factors = np.full(rows, 1.0 / temperature, dtype=np.float32)
     windows = np.full(rows, window, dtype=np.float32)
     weigh = rng.random(rows) < 0.7
