@@ -59,7 +59,7 @@ def engine(model: str, quantize: str, slots: int) -> Iterator[tuple[GatewayProce
         *(model, "--served-model-name", "vlm", "--threads", "1", "--max-num-seqs", str(2 * slots)),
         *("--quantize", quantize),
     ) as server:
-        entry = {"url": server.url, "id": "engine", "max_in_flight": slots, "urgent_slots": max(1, slots // 4)}
+        entry = {"url": server.url, "id": "engine", "max_in_flight": slots, "urgent_slots": max(1, slots // 2)}
         with running_gateway(config([entry], "vlm")) as gateway:
             yield gateway, "vlm", slots
 
