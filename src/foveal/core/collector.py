@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 
 __all__ = ["calm_collector"]
@@ -17,3 +18,4 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+    atexit.register(gc.unfreeze)  # so that what holds native memory still goes in order
