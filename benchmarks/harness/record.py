@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from typing import Any
 
 __all__ = ["RESULTS", "machine", "this_run", "write_result"]
 
+_FOLDERS = re.compile(r"(?:^|(?<=:))[/~](?!/).*/(?=[^/])")
+"""Of an absolute path, also of one behind `draft:`."""
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -47,7 +50,7 @@ def this_run() -> dict[str, str]:
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     # Paths without their folders: those are this machine's.
-    given = [Path(argument).name if argument.startswith(("/", "~")) else argument for argument in sys.argv[1:]]
+    given = [_FOLDERS.sub("", argument) for argument in sys.argv[1:]]
     command = " ".join(["python", os.path.relpath(sys.argv[0]), *given])
     return {"command": command, "commit": commit, "date": time.strftime("%Y-%m-%d")}
 
