@@ -15,7 +15,7 @@ from typing import Any
 
 __all__ = ["RESULTS", "machine", "this_run", "write_result"]
 
-_FOLDERS = re.compile(r"(?:^|(?<=:))[/~](?!/).*/(?=[^/])")
+_FOLDERS = re.compile(r"(?:^|(?<=:))(?:/(?!/)|~/).*/(?=[^/])")
 """Of an absolute path, also of one behind `draft:`."""
 RESULTS = Path(__file__).parents[1] / "results"
 
