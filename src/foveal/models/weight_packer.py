@@ -97,11 +97,8 @@ def _rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def _is_native(weight: QuantisedWeight) -> bool:
     scheme = weight.scheme
-    if scheme.kind != "int":
-        return False
-    if scheme.bits <= 4:
-        return scheme.group is None or scheme.group % _SMALLEST_GROUP == 0
-    return scheme.symmetric and (scheme.group is None or scheme.group % _SMALLEST_GROUP == 0)
+    fits = scheme.group is None or scheme.group % _SMALLEST_GROUP == 0
+    return scheme.kind == "int" and fits and (scheme.bits <= 4 or scheme.symmetric)
 
 
 def _joined(parts: Sequence[QuantisedWeight]) -> QuantisedWeight:

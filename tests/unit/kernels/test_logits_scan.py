@@ -25,6 +25,20 @@ def _as_it_was() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("instruction_set", SETS)
+def test_a_row_longer_than_any_vocabulary_is_scanned_to_its_end(instruction_set: str) -> None:
+    if native is not None:
+        native.use_instruction_set(instruction_set)
+    logits = np.random.default_rng(0).standard_normal((1, 600_001)).astype(np.float32)
+    logits[0, -1] = 9.0
+    ones = np.ones(1, dtype=np.float32)
+    found = scan_logits(logits, ones, 6 * ones, np.ones(1, dtype=bool), 5000, 1)
+    expected = scan_logits_in_numpy(logits, ones, 6 * ones, np.ones(1, dtype=bool), 5000)
+    assert found.counts == expected.counts > 1
+    assert (found.ids[0, : found.counts[0]] == expected.ids[0, : found.counts[0]]).all()
+    np.testing.assert_allclose(found.totals, expected.totals, rtol=1e-4)
+
+
+@pytest.mark.parametrize("instruction_set", SETS)
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 5),

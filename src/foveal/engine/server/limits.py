@@ -41,6 +41,7 @@ class Admission:
     def enter(self) -> Iterator[Lease]:
         """Count one request until the block ends. Raises OverloadedError when draining or full."""
         limit = self._config.max_concurrent_requests
+        # While draining, `enter` has the better reason.
         if self.num_requests >= limit and not self.in_flight.draining:
             raise OverloadedError(
                 f"{self.num_requests} requests are in flight; the limit is {limit}. Retry shortly, or raise "
