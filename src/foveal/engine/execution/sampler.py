@@ -66,7 +66,7 @@ class Sampler:
 
     def _processed(self, logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
         """Logits after penalties, min_tokens and guides; a copy where any of them applies."""
-        if not any(row.has_penalties or row.forbidden_token_ids or row.guide is not None for row in rows):
+        if not any(row.changes_logits for row in rows):
             return logits
         processed = logits.clone()
         apply_penalties(processed, rows)
@@ -94,7 +94,7 @@ class Sampler:
         keys = [_keys(rows[i]) for i in indices]
         found: list[list[int] | None] = [None] * len(indices)
         if logits.device.type == "cpu":
-            found = self._gumbel.draw_scanned(logits, params, keys)
+            found = self._gumbel.draw_rows(logits, params, keys)
         left = [k for k, tokens in enumerate(found) if tokens is None]
         if left:
             some = [params[k] for k in left]

@@ -41,7 +41,8 @@ class SampledPositions:
                 chosen.append(row)
                 end = q_starts[index + 1]
                 tokens += range(end - 1 - len(row.draft_token_ids), end)
-                ahead += sampling[row.request_id].ahead(row.draft_token_ids)
+                state = sampling[row.request_id]
+                ahead += state.ahead(row.draft_token_ids) if row.draft_token_ids else (state,)
         return cls(chosen, tokens, ahead)
 
     def accept(self, sampled: Sequence[list[SampledToken]]) -> dict[str, list[SampledToken]]:

@@ -118,8 +118,11 @@ class StepPlanner:
                 self._schedule_verification(request, step)
             elif step.tokens_left > 0:
                 table, spans, block = request.block_table, request.spans, start // block_size
-                if block < len(table) and pool.ref_count(table[block]) == 1 and not (spans and start < spans[-1].end):
-                    # The usual case, kept short: its last block has room and is its own, and it reads no image.
+                reads_image = bool(spans) and start < spans[-1].end
+                if block == len(table) and not reads_image and pool.num_available:
+                    table += pool.allocate(1)
+                if block < len(table) and pool.ref_count(table[block]) == 1 and not reads_image:
+                    # The usual case, kept short: its last block has room and is its own.
                     step.add_row(request, start, start + 1, request.fanout)
                 else:
                     self._schedule_chunk(request, step)

@@ -15,6 +15,7 @@
 
 #include "decoder.h"
 #include "dispatch.h"
+#include "row_sampler.h"
 #include "rows_buffer.h"
 #include "step_attention.h"
 #include "thread_team.h"
@@ -163,21 +164,32 @@ void rms_norm_rows(Array<const float> x, Array<const float> weight, float epsilo
     operations().rms_norm(x.data() + at, weight.data(), static_cast<int>(width), epsilon, out.data() + at);
 }
 
-// Rows of logits x [R, n]; factors, windows, weigh, counts, largest and totals have one entry per row, ids is [R, room].
-void scan_logits(Array<const float> x, Array<const float> factors, Array<const float> windows, Array<const uint8_t> weigh,
-                 Array<int32_t> ids, Array<int32_t> counts, Array<float> largest, Array<float> totals, int threads) {
-  require(x.ndim() == 2 && x.shape(1) > 0 && ids.ndim() == 2, "x must be [R, n] and ids [R, room]");
-  const size_t rows = x.shape(0);
-  require(factors.size() == rows && windows.size() == rows && weigh.size() == rows && ids.shape(0) == rows &&
-              counts.size() == rows && largest.size() == rows && totals.size() == rows,
-          "one factor, window, flag, count, largest and total per row");
-  const int n = static_cast<int>(x.shape(1)), room = static_cast<int>(ids.shape(1));
+// From each row of logits x [R, n] one token for each of its keys, keys[starts[r]] to keys[starts[r + 1]]; none from rows
+// that are not settled.
+void draw_rows(Array<const float> x, Array<const float> temperature, Array<const int32_t> top_k, Array<const double> top_p,
+               Array<const double> min_p, Array<const int32_t> starts, Array<const uint32_t> keys,
+               Array<const uint32_t> hashed_ids, double window, int most, Array<int32_t> tokens, Array<bool> settled,
+               int threads) {
+  require(x.ndim() == 2 && x.shape(1) > 0 && most > 0, "x must be [R, n], and `most` at least 1");
+  const size_t rows = x.shape(0), n = x.shape(1);
+  require(temperature.size() == rows && top_k.size() == rows && top_p.size() == rows && min_p.size() == rows &&
+              settled.size() == rows && starts.size() == rows + 1,
+          "one temperature, top_k, top_p, min_p, verdict and start per row, and the end of the starts");
+  require(hashed_ids.size() >= n + 2, "hashed_ids must cover the vocabulary, the tail and the choice within it");
+  require(keys.size() == 2 * tokens.size() && starts.data()[0] == 0 &&
+              static_cast<size_t>(starts.data()[rows]) == tokens.size() &&
+              std::is_sorted(starts.data(), starts.data() + rows + 1),
+          "starts must ascend from 0 to the number of keys, and there must be a token for each key");
   nb::gil_scoped_release released;
   run_on(threads, [&](int thread) {
-    for (size_t r = thread; r < rows; r += threads)
-      counts.data()[r] = operations().scan_logits(x.data() + r * n, n, factors.data()[r], windows.data()[r],
-                                                  weigh.data()[r] != 0, room, ids.data() + r * room,
-                                                  largest.data() + r, totals.data() + r);
+    RowSampler sampler(window, most);
+    for (size_t r = thread; r < rows; r += threads) {
+      const Filters filters{temperature.data()[r], top_k.data()[r], top_p.data()[r], min_p.data()[r]};
+      settled.data()[r] = sampler.settle(x.data() + r * n, static_cast<int>(n), filters);
+      if (!settled.data()[r]) continue;
+      for (int d = starts.data()[r]; d < starts.data()[r + 1]; ++d)
+        tokens.data()[d] = sampler.draw(hashed_ids.data(), {keys.data()[2 * d], keys.data()[2 * d + 1]});
+    }
   });
 }
 
@@ -407,8 +419,9 @@ NB_MODULE(_native, m) {
   m.def("linear", &linear, arg("matrix"), arg("x"), arg("out"), arg("finish") = "store", arg("threads") = 1);
   m.def("read_all", &read_all, arg("words"), arg("threads"));
   m.def("quantise_rows", &quantise_rows);
-  m.def("scan_logits", &scan_logits, arg("x"), arg("factors"), arg("windows"), arg("weigh"), arg("ids"), arg("counts"),
-        arg("largest"), arg("totals"), arg("threads"));
+  m.def("draw_rows", &draw_rows, arg("x"), arg("temperature"), arg("top_k"), arg("top_p"), arg("min_p"), arg("starts"),
+        arg("keys"), arg("hashed_ids"), arg("window"), arg("most"), arg("tokens"), arg("settled"),
+        arg("threads"));
   m.def("gather_rows", &gather_rows);
   m.def("rms_norm", &rms_norm_rows);
   nb::class_<Pool>(m, "Pool").def(

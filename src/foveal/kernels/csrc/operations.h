@@ -33,6 +33,8 @@ struct Operations {
   // largest - window on. Returns how many ids there are; the first `room` are written.
   int (*scan_logits)(const float* x, int n, float factor, float window, bool weigh, int room, int32_t* ids, float* largest,
                      float* total);
+  // Of logits x [n] divided by the temperature, the sum of exp(value - edge) over all values below the edge.
+  float (*sum_below)(const float* x, int n, float temperature, float edge);
 };
 
 constexpr int kKeyTile = 64;

@@ -12,6 +12,7 @@ of their summed weight; only if the lump wins, which is rare, is a token of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,6 @@ import torch
 
 from foveal.core.sampling_params import SamplingParams
 from foveal.engine.execution.sampling.random_stream import DrawKey, TokenNoise
-from foveal.engine.execution.sampling.row_scan import find_candidates
 from foveal.engine.execution.sampling.vocabulary_ops import (
     Floats,
     Ints,
@@ -30,6 +30,7 @@ from foveal.engine.execution.sampling.vocabulary_ops import (
     select_rows,
     tail_weights,
 )
+from foveal.kernels.row_draw import RowFilters, draw_rows
 
 __all__ = ["GumbelDraw"]
 
@@ -52,34 +53,30 @@ class GumbelDraw:
         self._inside_lump_id = vocab_size + 1
         self._noise = TokenNoise(vocab_size + 2)
 
-    def draw_scanned(
+    def draw_rows(
         self, logits: torch.Tensor, params: Sequence[SamplingParams], keys: Sequence[Sequence[DrawKey]]
     ) -> list[list[int] | None]:
-        """One token per key and row from `logits` [rows, vocab] on a CPU, not yet divided by the temperature; the tokens
-        that `draw` would give. None for rows that it has to look at as a whole."""
-        found = find_candidates(
-            logits.numpy(), params, window=HEAD_WINDOW, most=MAX_HEAD, threads=torch.get_num_threads()
+        """One token per key and row from `logits` [rows, vocab] on a CPU, not yet divided by the temperature: what `draw`
+        would give, in one pass over memory. None for rows that `draw` has to look at as a whole, which without native
+        kernels are all.
+        """
+        counts = np.array([len(row_keys) for row_keys in keys], dtype=np.int32)
+        flat_keys = [key for row_keys in keys for key in row_keys]
+        found = draw_rows(
+            logits.numpy(),
+            _row_filters(params, self._vocab_size),
+            np.array(flat_keys, dtype=np.uint32),
+            counts,
+            self._noise.hashed_ids,
+            window=HEAD_WINDOW,
+            most=MAX_HEAD,
+            threads=torch.get_num_threads(),
         )
-        result: list[list[int] | None] = [[] if settled else None for settled in found.settled]
-        owners = np.array([i for i in found.settled.nonzero()[0] for _ in keys[i]], dtype=np.int64)
-        if not len(owners):
-            return result
-        flat_keys = [key for i in found.settled.nonzero()[0] for key in keys[i]]
-        tokens, values, counts = _repeated(found.tokens, found.logits, found.counts, owners)
-        ids, scores = _winners(values + self._noise.gumbel(flat_keys, counts, tokens), tokens, counts)
-        log_tail = found.log_tail[owners]
-        if not np.isneginf(log_tail).all():
-            ones = np.ones(len(owners), dtype=np.int64)
-            lumps = log_tail + self._noise.gumbel(flat_keys, ones, ones * self._lump_id)
-            for draw in (lumps > scores).nonzero()[0]:
-                row = owners[draw]
-                scaled = logits[row] / params[row].temperature
-                ids[draw] = self._from_tail(scaled, float(found.threshold[row]), flat_keys[draw], fallback=ids[draw])
-        for owner, token in zip(owners, ids, strict=True):
-            drawn = result[owner]
-            assert drawn is not None
-            drawn.append(token)
-        return result
+        if found is None:
+            return [None] * len(keys)
+        drawn = iter(found.tokens.tolist())
+        by_row = [list(islice(drawn, count)) for count in counts.tolist()]
+        return [row if settled else None for row, settled in zip(by_row, found.settled.tolist(), strict=True)]
 
     def draw(self, scaled: torch.Tensor, floor: Floats, keys: Sequence[Sequence[DrawKey]]) -> list[list[int]]:
         """One token per key and row from softmax of `scaled` [rows, vocab] over the tokens >= `floor` [rows].
@@ -144,6 +141,15 @@ class GumbelDraw:
             return fallback
         u = float(self._noise.uniform([key], np.array([1]), np.array([self._inside_lump_id]))[0])
         return min(int(cumulative.searchsorted(u * total, side="right")), self._vocab_size - 1)
+
+
+def _row_filters(params: Sequence[SamplingParams], vocab: int) -> RowFilters:
+    return RowFilters(
+        np.array([p.temperature for p in params], dtype=np.float32),
+        np.array([p.top_k if 0 < p.top_k < vocab else 0 for p in params], dtype=np.int32),
+        np.array([p.top_p for p in params]),
+        np.array([p.min_p for p in params]),
+    )
 
 
 def _repeated(tokens: Ints, logits: Floats, counts: Ints, owners: Ints) -> tuple[Ints, Floats, Ints]:

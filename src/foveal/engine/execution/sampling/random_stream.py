@@ -42,7 +42,7 @@ class TokenNoise:
         mixed = np.arange(1, num_ids + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        self._hashed_ids = (mixed >> np.uint64(32)).astype(np.uint32)
+        self.hashed_ids = (mixed >> np.uint64(32)).astype(np.uint32)
 
     def uniform(self, keys: Sequence[DrawKey], counts: Ints, ids: Ints) -> Floats:
         """Numbers in (0, 1), odd multiples of 2**-33, float64 [m].
@@ -50,7 +50,7 @@ class TokenNoise:
         `ids` [m] are grouped by draw: the first counts[0] belong to keys[0], the next counts[1] to keys[1], ...
         """
         table = np.array(keys, dtype=np.uint32).repeat(counts, axis=0)
-        bits = (self._hashed_ids[ids] + table[:, 0]) * table[:, 1]
+        bits = (self.hashed_ids[ids] + table[:, 0]) * table[:, 1]
         # lowbias32 (C. Wellons, 2018)
         bits ^= bits >> np.uint32(16)
         bits *= np.uint32(0x7FEB352D)

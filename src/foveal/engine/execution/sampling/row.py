@@ -55,14 +55,16 @@ class SamplingRow:
     guide: GuideState | None = None
     _history: TokenHistory | None = field(default=None, repr=False)
 
-    @property
-    def greedy(self) -> bool:
-        return self.params.temperature < MIN_TEMPERATURE
+    greedy: bool = field(init=False, repr=False)
+    has_penalties: bool = field(init=False, repr=False)
+    _never_changed: bool = field(init=False, repr=False)
 
-    @property
-    def has_penalties(self) -> bool:
+    def __post_init__(self) -> None:
+        # Asked in every step, and always the same.
         p = self.params
-        return p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0
+        self.greedy = p.temperature < MIN_TEMPERATURE
+        self.has_penalties = p.repetition_penalty != 1.0 or p.presence_penalty != 0.0 or p.frequency_penalty != 0.0
+        self._never_changed = not self.has_penalties and p.min_tokens == 0 and self.guide is None
 
     @property
     def forbidden_token_ids(self) -> tuple[int, ...]:
@@ -72,15 +74,16 @@ class SamplingRow:
         return self.eos_token_ids + self.params.stop_token_ids
 
     @property
+    def changes_logits(self) -> bool:
+        """A penalty, a guide or min_tokens has a say in the next token."""
+        if self._never_changed:
+            return False
+        return self.has_penalties or self.guide is not None or bool(self.forbidden_token_ids)
+
+    @property
     def is_plain_greedy(self) -> bool:
         """The raw argmax is the answer, and nothing but the token is wanted."""
-        return (
-            self.greedy
-            and self.guide is None
-            and self.params.logprobs is None
-            and not self.has_penalties
-            and not self.forbidden_token_ids
-        )
+        return self.greedy and self.params.logprobs is None and not self.changes_logits
 
     def history(self) -> TokenHistory:
         """Counts of the tokens so far, brought up to date: O(tokens since the last call)."""

@@ -18,7 +18,8 @@ namespace {
 const Operations& avx512_operations() {
   using namespace avx512;
   static const Operations table{"avx512", multiply,     quantise,     rms_norm, rope,
-                                store_kv, attend_token, attend_block, join,     gather, scan_logits};
+                                store_kv, attend_token, attend_block, join,     gather, scan_logits,
+                                sum_below};
   return table;
 }
 }  // namespace foveal

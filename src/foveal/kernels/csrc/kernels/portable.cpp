@@ -18,7 +18,8 @@ namespace {
 const Operations& portable_operations() {
   using namespace portable;
   static const Operations table{"portable", multiply,     quantise,     rms_norm, rope,
-                                store_kv, attend_token, attend_block, join,     gather, scan_logits};
+                                store_kv, attend_token, attend_block, join,     gather, scan_logits,
+                                sum_below};
   return table;
 }
 }  // namespace foveal

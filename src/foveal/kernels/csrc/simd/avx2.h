@@ -64,6 +64,12 @@ static inline F32 power_of_two(F32 whole) {
   };
   return {one(whole.a), one(whole.b)};
 }
+// Bit i: lane i of x is at least that of y.
+static inline uint32_t at_least(F32 x, F32 y) {
+  const int low = _mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_GE_OQ));
+  const int high = _mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ));
+  return static_cast<uint32_t>(low | high << 8);
+}
 static inline float reduce_add(F32 v) {
   const __m256 sum = _mm256_add_ps(v.a, v.b);
   __m128 half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));

@@ -37,6 +37,8 @@ static inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
 static inline F32 abs(F32 a) { return _mm512_abs_ps(a); }
 static inline F32 nearest(F32 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline F32 power_of_two(F32 whole) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), whole); }
+// Bit i: lane i of a is at least that of b.
+static inline uint32_t at_least(F32 a, F32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 static inline float reduce_add(F32 v) { return _mm512_reduce_add_ps(v); }
 static inline float reduce_max(F32 v) { return _mm512_reduce_max_ps(v); }
 

@@ -68,6 +68,12 @@ static inline F32 nearest(F32 a) {
 static inline F32 power_of_two(F32 whole) {
   return lanes([&](int i) { return ::ldexpf(1.0f, static_cast<int>(whole.v[i])); });
 }
+// Bit i: lane i of a is at least that of b.
+static inline uint32_t at_least(F32 a, F32 b) {
+  uint32_t bits = 0;
+  for (int i = 0; i < 16; ++i) bits |= static_cast<uint32_t>(a.v[i] >= b.v[i]) << i;
+  return bits;
+}
 static inline float reduce_add(F32 v) {
   float sum = 0.0f;
   for (const float lane : v.v) sum += lane;
