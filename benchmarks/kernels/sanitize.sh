@@ -22,6 +22,6 @@ exec_tests='
 import sys, pytest
 sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__name__.startswith("ScikitBuild")]
 sys.path.insert(0, sys.argv[1])
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/unit/kernels/native"]))
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/unit/kernels/native", "tests/unit/engine/execution/sampling/test_row_draw.py"]))
 '
 "$python" -c "$exec_tests" "$work"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
+from msgspec.structs import replace
 
 from foveal.core.clock import Clock
-from foveal.core.errors import InvalidRequestError
+from foveal.core.errors import InvalidRequestError, ModelLoadError
 from foveal.core.sampling_params import SamplingParams
 from foveal.engine.api import EngineStats
 from foveal.engine.execution.guided import Guide, GuideFactory
@@ -40,8 +41,8 @@ class _Waterfall:
     encode_s: float = 0.0
     first_token_s: float | None = None
     cached_tokens: int = 0
-    choices: int = 1
-    """Choices that have not finished."""
+    open_choices: set[int] = field(default_factory=set)
+    """Indices of the choices that have not finished."""
 
     @property
     def prefill_s(self) -> float:
@@ -117,7 +118,7 @@ class EngineLoop:
             raise
         now_s = self._clock.now_s()
         queued_s = now_s if prepared_s is None else min(prepared_s, now_s)
-        self._waterfalls[request.group_id] = _Waterfall(queued_s, choices=request.sampling.n)
+        self._waterfalls[request.group_id] = _Waterfall(queued_s, open_choices=set(range(request.sampling.n)))
 
     def abort(self, group_id: str) -> None:
         """End all choices of a request, in whatever state. Unknown ids are ignored: they may just have finished."""
@@ -304,15 +305,17 @@ class EngineLoop:
         events = []
         for request in requests:
             self._forget_choice(request)
-            if request.group_id in self._waterfalls:
-                events.append(self._event(request, (), request.finish_reason, None))
-                # A request with n > 1 that had not forked yet stood for all its choices: they end with it.
+            waterfall = self._waterfalls.get(request.group_id)
+            if waterfall is not None:
+                # All choices end with it, whether they had forked or not, and each is waited for.
+                event = self._event(request, (), request.finish_reason, None)
+                events += [replace(event, index=index) for index in sorted(waterfall.open_choices)]
                 self.abort(request.group_id)
         return events
 
     def _choice_ended(self, request: Request, waterfall: _Waterfall) -> None:
-        waterfall.choices -= 1
-        if waterfall.choices == 0:
+        waterfall.open_choices.discard(request.index)
+        if not waterfall.open_choices:
             self._forget_group(request.group_id)
 
     def _forget_choice(self, request: Request) -> None:
@@ -327,7 +330,8 @@ class EngineLoop:
     def warm_up(self) -> float:
         """Run a text prompt and a few decode steps through the whole stack; returns the seconds it took.
 
-        The first calls allocate buffers and prepare kernels; a client should not pay for that.
+        The first calls allocate buffers and prepare kernels; a client should not pay for that. Raises ModelLoadError if
+        a step failed: such an engine must not say that it is ready.
         """
         started = time.perf_counter()
         length = max(1, min(self.scheduler.config.max_num_batched_tokens, self.max_model_len - 8, 64))
@@ -343,7 +347,8 @@ class EngineLoop:
         )
         self.add(request, PromptInput(request.prompt_token_ids))
         while self.has_work:
-            self.step()
+            if any(event.finish_reason is FinishReason.ERROR for event in self.step()):
+                raise ModelLoadError("the first step failed, see the log above: the model cannot run as it was loaded")
         self.scheduler.clear_caches()
         if self.speculator is not None:
             self.speculator.reset()

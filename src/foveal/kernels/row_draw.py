@@ -1,4 +1,4 @@
-"""Tokens drawn row by row with temperature, top-k, top-p and min-p, natively; None where there are no native kernels."""
+"""Tokens drawn row by row with temperature, top-k, top-p and min-p, natively."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from foveal.kernels.native.extension import native_kernels
+from foveal.kernels.native.extension import require_native
 
 __all__ = ["RowDraw", "RowFilters", "draw_rows"]
 
@@ -28,8 +28,8 @@ class RowDraw:
     tokens: npt.NDArray[np.int32]
     """[D]"""
     settled: npt.NDArray[np.bool_]
-    """[R] False where the window does not tell what may be drawn: a flat distribution, NaN, a wide nucleus. Such a row has
-    no tokens."""
+    """[R] False where the window does not tell what may be drawn: a flat distribution, a wide nucleus, NaN where a sum of
+    all weights is needed. Such a row has no tokens."""
 
 
 def draw_rows(
@@ -42,20 +42,18 @@ def draw_rows(
     window: float,
     most: int,
     threads: int,
-) -> RowDraw | None:
+) -> RowDraw:
     """counts [R] tokens from each row of `logits` [R, vocab], the largest sum of logit and keyed Gumbel noise each.
 
     `keys` [D, 2], D = sum(counts), and `hashed_ids` [vocab + 2] make the noise (`sampling/random_stream.py`): of each
     token within `window` nats of the best, of all others as one lump, and of the choice within that. At most `most` tokens
-    are looked at one by one. Each row's result depends on that row alone, to the last bit.
+    are looked at one by one. Each row's result depends on that row alone, to the last bit. Raises ConfigurationError
+    without native kernels.
     """
-    kernels = native_kernels()
-    if kernels is None:
-        return None
     starts = np.zeros(len(counts) + 1, dtype=np.int32)
     np.cumsum(counts, out=starts[1:])
     draw = RowDraw(np.zeros(len(keys), dtype=np.int32), np.zeros(len(counts), dtype=np.bool_))
-    kernels.draw_rows(
+    require_native().draw_rows(
         logits,
         filters.temperature,
         filters.top_k,

@@ -35,7 +35,7 @@ def native_unsupported_reason(decoder: torch.nn.Module) -> str | None:
         attention, mlp = layer.self_attn, layer.mlp
         if not isinstance(mlp.act_fn, torch.nn.SiLU) and type(mlp.act_fn).__name__ != "SiLUActivation":
             return f"its activation is {type(mlp.act_fn).__name__}, not SiLU"
-        if mlp.gate_proj.bias is not None and mlp.up_proj.bias is None:
+        if (mlp.gate_proj.bias is None) != (mlp.up_proj.bias is None):
             return "only one of the gate and up projections has a bias"
         for name in ("q_norm", "k_norm"):
             norm = getattr(attention, name, None)
@@ -47,8 +47,8 @@ def native_unsupported_reason(decoder: torch.nn.Module) -> str | None:
     }
     if len(shapes) != 1 or len(epsilons | {decoder.norm.variance_epsilon}) != 1:
         return "its layers differ in shape"
-    if attention_dim := layers[0].self_attn.head_dim % 2:
-        return f"its head dimension is odd ({attention_dim})"
+    if (head_dim := layers[0].self_attn.head_dim) % 2:
+        return f"its head dimension is odd ({head_dim})"
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from foveal.core.errors import PromptTooLongError
+from foveal.core.errors import ModelLoadError, PromptTooLongError
 from foveal.core.sampling_params import GuidedDecoding, SamplingParams
 from foveal.engine.execution.guided import GuideFactory
 from foveal.engine.scheduling.request import FinishReason, Request
@@ -36,6 +36,37 @@ def test_a_step_that_fails_ends_its_requests_and_the_engine_goes_on(monkeypatch:
     assert not driver.loop.runner.feature_hashes
     monkeypatch.setattr(model, "encode_images", encode)
     assert driver.answers([case.prompt], greedy(NUM_NEW_TOKENS)) == [list(case.expected)]
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_step_that_fails_ends_every_choice_of_its_requests(forked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    driver = EngineDriver(model)
+    name = driver.add(tiny_cases("llama")[0].prompt, SamplingParams(n=3, temperature=1.0, max_tokens=50, ignore_eos=True))
+    if forked:
+        while not driver.tokens[name, 2]:
+            driver.step()
+        driver.loop.finish_choice(name, 1)  # it found its stop string, and is not told of again
+
+    def broken(step: Any, kv_cache: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(model, "forward", broken)
+    driver.run()
+    open_choices = {0, 2} if forked else {0, 1, 2}
+    assert {index for (_, index), reason in driver.finish.items() if reason is FinishReason.ERROR} == open_choices
+    driver.loop.check_idle()
+
+
+def test_an_engine_whose_first_step_fails_does_not_say_that_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+
+    def broken(step: Any, kv_cache: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(model, "forward", broken)
+    with pytest.raises(ModelLoadError, match="first step failed"):
+        EngineDriver(model).loop.warm_up()
 
 
 def test_waiting_for_the_step_under_way_counts_as_waiting() -> None:

@@ -11,6 +11,7 @@ from foveal.core.errors import ConfigurationError
 from foveal.kernels.attention_batch import AttentionBatch
 from foveal.models.base import ModelStep
 from foveal.models.decoder import FusedDecoder, unsupported_reason
+from foveal.models.native_decoder import native_unsupported_reason
 from foveal.models.language_model import TransformersModel
 from support.step_driver import BLOCK_SIZE, new_kv_cache
 from support.tiny_checkpoints import tiny_hf_model
@@ -126,3 +127,11 @@ def test_whatever_the_fused_decoder_does_not_compute_is_recognised(change, reaso
     found = unsupported_reason(stack)
     assert found is not None
     assert re.search(reason, found)
+
+
+@pytest.mark.parametrize("biased", ["gate_proj", "up_proj"])
+def test_one_bias_of_gate_and_up_is_not_left_out_by_the_kernels(biased):
+    stack = tiny_hf_model("llama").get_decoder()
+    projection = getattr(stack.layers[1].mlp, biased)
+    projection.bias = torch.nn.Parameter(torch.zeros(projection.out_features))
+    assert "bias" in (native_unsupported_reason(stack) or "")

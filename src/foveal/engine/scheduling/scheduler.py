@@ -106,17 +106,6 @@ class Scheduler:
         self._ledger.preempt(request)
         return True
 
-    def drop_feature(self, content_hash: bytes) -> list[Request]:
-        """The encoder failed on this image: end the running requests that need it with ERROR and forget it.
-
-        Call it before `commit`; the rows of other requests are then still good.
-        """
-        failed = self._ledger.vision.holders(content_hash, self._ledger.running)
-        for request in failed:
-            self._ledger.end(request, FinishReason.ERROR)
-        self._ledger.vision.forget(content_hash)
-        return failed
-
     def clear_caches(self) -> None:
         """Forget all prefixes, for benchmarks and after a change of weights. Running requests go on."""
         self._ledger.pool.clear_cache()

@@ -165,16 +165,6 @@ class VisionBudget:
         del self._unpinned[content_hash]
         self._drop(content_hash)
 
-    def holders(self, content_hash: bytes, requests: Iterable[Request]) -> list[Request]:
-        """Those of `requests` that pin this feature."""
-        return [
-            request
-            for request in requests
-            if any(
-                request.images[index].content_hash == content_hash for index in self._held.get(request.request_id, ())
-            )
-        ]
-
     def check(self, requests: Iterable[Request]) -> None:
         """Raises IntegrityError unless the pins are exactly those of `requests` and the byte counts add up."""
         pins: Counter[bytes] = Counter()

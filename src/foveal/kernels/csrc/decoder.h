@@ -31,8 +31,6 @@ class Decoder {
   void run(const Step& step, const std::vector<KvLayer>& kv, const float* cos, const float* sin, float* x, int threads);
 
  private:
-  struct Worker;  // what one thread has for itself
-
   void reserve(int tokens, int threads);
 
   const DecoderShape shape_;

@@ -181,6 +181,7 @@ void draw_rows(Array<const float> x, Array<const float> temperature, Array<const
               std::is_sorted(starts.data(), starts.data() + rows + 1),
           "starts must ascend from 0 to the number of keys, and there must be a token for each key");
   nb::gil_scoped_release released;
+  threads = static_cast<int>(std::min<size_t>(threads, rows));
   run_on(threads, [&](int thread) {
     RowSampler sampler(window, most);
     for (size_t r = thread; r < rows; r += threads) {

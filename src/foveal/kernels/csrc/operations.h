@@ -17,8 +17,8 @@ struct Operations {
   // x [head_dim] * cos + rotate_half(x) * sin, in place
   void (*rope)(float* x, const float* cos, const float* sin, int head_dim);
   void (*store_kv)(const KvLayer&, int64_t slot, int kv_head, const float* key, const float* value);
-  // One token's `group` query rows [group, head_dim] (scaled already) against a span: unnormalised sums [group, head_dim],
-  // and per row the largest score and the sum of exponentials relative to it.
+  // One token's `group` query rows [group, head_dim] (scaled already) against a span of 1 to kPart positions: unnormalised
+  // sums [group, head_dim], and per row the largest score and the sum of exponentials relative to it.
   void (*attend_token)(const KvLayer&, const AttentionSpan&, const float* queries, int group, float* sums, float* most,
                        float* total);
   // Several tokens: row r sees positions [lows[r], highs[r]) of the span; `out` rows are finished. `scratch` has
@@ -37,6 +37,8 @@ struct Operations {
   float (*sum_below)(const float* x, int n, float temperature, float edge);
 };
 
+// Positions of one partial result. Fixed, so that a token's sums have the same order alone and in a batch.
+constexpr int kPart = 64;
 constexpr int kKeyTile = 64;
 
 constexpr int attention_scratch(int rows, int head_dim) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 
 #include "dispatch.h"
@@ -40,7 +39,7 @@ bool RowSampler::settle(const float* x, int n, const Filters& filters) {
       operations().scan_logits(x, n, 1.0f / temperature_, static_cast<float>(kSlack * window_) * temperature_,
                                filtered ? nucleus && !limited : true, most, ids_.data(), &largest, &total);
   best_ = largest / temperature_;
-  if (found == 0 || found > most || !std::isfinite(best_)) return false;
+  if (found == 0 || found > most || !std::isfinite(best_) || !std::isfinite(total)) return false;
 
   edge_ = static_cast<float>(best_ - window_);
   candidates_.clear();
@@ -63,31 +62,41 @@ bool RowSampler::settle(const float* x, int n, const Filters& filters) {
 }
 
 // The lowest logit that top-k, then top-p over what is left, then min-p keep; false if the candidates do not tell.
+// Candidates come off a heap, the largest first: mostly few of them are asked for.
 bool RowSampler::find_floor(const Filters& filters, double total, double* floor) {
-  const bool limited = filters.top_k > 0;
-  descending_.clear();
-  for (const Candidate& c : candidates_) descending_.push_back(c.value);
-  std::sort(descending_.begin(), descending_.end(), std::greater<double>());
-  const size_t count = descending_.size();
-  *floor = kNone;
-  size_t kept = count;
-  if (limited) {
-    if (static_cast<size_t>(filters.top_k) > count) return false;
-    *floor = descending_[filters.top_k - 1];
-    for (kept = filters.top_k; kept < count && descending_[kept] == *floor; ++kept) {
-    }
+  const bool limited = filters.top_k > 0, nucleus = filters.top_p < 1.0;
+  heap_.clear(), taken_.clear();
+  if (limited || nucleus) {
+    for (const Candidate& c : candidates_) heap_.push_back(c.value);
+    std::make_heap(heap_.begin(), heap_.end());
   }
-  if (filters.top_p < 1.0) {
+  const auto take = [this] {
+    std::pop_heap(heap_.begin(), heap_.end());
+    taken_.push_back(heap_.back());
+    heap_.pop_back();
+  };
+  *floor = kNone;
+  if (limited) {
+    if (static_cast<size_t>(filters.top_k) > heap_.size()) return false;
+    for (int k = 0; k < filters.top_k; ++k) take();
+    *floor = taken_.back();
+    while (!heap_.empty() && heap_.front() == *floor) take();
+    heap_.clear();
+  }
+  if (nucleus) {
     if (limited) {
       total = 0.0;
-      for (size_t i = 0; i < kept; ++i) total += std::exp(descending_[i] - best_);
+      for (const double value : taken_) total += std::exp(value - best_);
     }
     const double wanted = filters.top_p * total;
     double sum = 0.0;
     size_t inside = 0;
-    while (inside < kept && sum < wanted) sum += std::exp(descending_[inside++] - best_);
-    if (!(sum >= wanted)) return false;  // the nucleus goes on below what is in view
-    *floor = descending_[inside > 0 ? inside - 1 : 0];
+    for (; sum < wanted; sum += std::exp(taken_[inside++] - best_)) {
+      if (inside < taken_.size()) continue;
+      if (heap_.empty()) return false;  // the nucleus goes on below what is in view
+      take();
+    }
+    *floor = taken_.empty() ? best_ : taken_[inside > 0 ? inside - 1 : 0];
   }
   if (filters.min_p > 0.0) *floor = std::max(*floor, best_ + std::log(filters.min_p));
   return true;

@@ -26,7 +26,7 @@ class RowSampler {
   RowSampler(double window, int most) : window_(window), ids_(most) {}
 
   // Finds the candidates of x [n], which must outlive the draws. False where the window does not settle the row: a flat
-  // distribution with more than `most` candidates, NaN, a wide nucleus.
+  // distribution with more than `most` candidates, a wide nucleus, NaN where a sum of all weights is needed.
   bool settle(const float* x, int n, const Filters& filters);
   // The token of the settled row with the largest sum of logit and noise. hashed_ids [n + 2] covers the vocabulary, the
   // lump and the choice within it.
@@ -47,7 +47,7 @@ class RowSampler {
   double best_ = 0.0, log_tail_ = 0.0;
   std::vector<int32_t> ids_;
   std::vector<Candidate> candidates_;
-  std::vector<double> descending_;
+  std::vector<double> heap_, taken_;
   std::vector<float> tail_sums_;
 };
 

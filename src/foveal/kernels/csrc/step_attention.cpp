@@ -5,8 +5,6 @@
 namespace foveal {
 namespace {
 
-// Positions of one partial result. Fixed, so that a token's sums have the same order alone and in a batch.
-constexpr int kPart = 64;
 // Tokens of a prompt that go together: keys are read and transposed once for them.
 constexpr int kBlockTokens = 32;
 // Requests with at most this many new tokens take the path of single tokens: 16 guesses to verify (the most a grammar

@@ -27,26 +27,41 @@ void relax(int spin) {
 #endif
 }
 
-using ParallelFunction = void (*)(void (*)(void*), void*, unsigned, unsigned);
+// GNU OpenMP's entry point behind `#pragma omp parallel`, and the size of the team that a thread is in.
+struct OpenMp {
+  void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
+  int (*team_size)() = nullptr;
+  explicit operator bool() const { return parallel != nullptr && team_size != nullptr; }
+};
 
-// GNU OpenMP's entry point behind `#pragma omp parallel`, if that library is loaded.
-ParallelFunction find_openmp() {
+// If that library is loaded.
+OpenMp find_openmp() {
+  OpenMp found;
 #if defined(__linux__)
-  if (void* library = dlopen("libgomp.so.1", RTLD_LAZY | RTLD_NOLOAD))
-    return reinterpret_cast<ParallelFunction>(dlsym(library, "GOMP_parallel"));
+  if (void* library = dlopen("libgomp.so.1", RTLD_LAZY | RTLD_NOLOAD)) {
+    found.parallel = reinterpret_cast<decltype(found.parallel)>(dlsym(library, "GOMP_parallel"));
+    found.team_size = reinterpret_cast<decltype(found.team_size)>(dlsym(library, "omp_get_num_threads"));
+  }
 #endif
-  return nullptr;
+  return found;
 }
 
 struct Job {
   void (*body)(void*, int);
   void* context;
-  std::atomic<int> next_thread{0};
+  int (*team_size)();
   int threads;
+  std::atomic<int> next_thread{0};
+  std::atomic<bool> refused{false};
 };
 
 void run_openmp_thread(void* data) {
   Job& job = *static_cast<Job*>(data);
+  // OMP_THREAD_LIMIT or OMP_DYNAMIC may grant fewer, and a barrier would wait for the others for ever.
+  if (job.team_size() != job.threads) {
+    job.refused.store(true, std::memory_order_relaxed);
+    return;
+  }
   job.body(job.context, job.next_thread.fetch_add(1));
 }
 
@@ -105,9 +120,9 @@ class Pool {
   std::atomic<int> running_{0};
 };
 
-ParallelFunction openmp() {
+const OpenMp& openmp() {
   // Looked up once, at the first parallel step: by then torch is loaded if it will be.
-  static const ParallelFunction found = find_openmp();
+  static const OpenMp found = find_openmp();
   return found;
 }
 
@@ -125,10 +140,10 @@ void Barrier::wait() {
 }
 
 void run_threads(int threads, void (*body)(void*, int), void* context) {
-  if (const ParallelFunction parallel = openmp()) {
-    Job job{body, context, {}, threads};
-    parallel(run_openmp_thread, &job, static_cast<unsigned>(threads), 0);
-    return;
+  if (const OpenMp& team = openmp()) {
+    Job job{body, context, team.team_size, threads};
+    team.parallel(run_openmp_thread, &job, static_cast<unsigned>(threads), 0);
+    if (!job.refused.load(std::memory_order_relaxed)) return;
   }
   static Pool pool;
   pool.run(threads, body, context);

@@ -7,6 +7,7 @@ with large ones reading is about a tenth faster.
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from threading import Lock
 
 import torch
@@ -30,7 +31,7 @@ class _Arena:
         with self._lock:
             if self._used + size > len(self._chunk):
                 mapping = mmap.mmap(-1, max(_CHUNK, -(-size // _CHUNK) * _CHUNK))
-                if hasattr(mmap, "MADV_HUGEPAGE"):
+                with suppress(AttributeError, OSError):  # not every system, and not every kernel, has them
                     mapping.madvise(mmap.MADV_HUGEPAGE)
                 self._chunk, self._used = torch.frombuffer(mapping, dtype=torch.uint8), 0
             piece = self._chunk[self._used : self._used + size]

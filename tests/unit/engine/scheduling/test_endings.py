@@ -205,22 +205,6 @@ def test_a_failed_step_ends_its_requests_and_only_those_and_trusts_none_of_its_f
     loop.run()
 
 
-def test_an_image_that_cannot_be_encoded_ends_the_requests_that_show_it_and_no_others() -> None:
-    loop = EngineLoop(config())
-    loop.add(request("a", [image("bad"), 1]), request("b", [image("bad"), 2]), request("c", [image("good"), 1]))
-    plan = loop.scheduler.schedule(0.0)
-    assert sorted(r.request_id for r in loop.scheduler.drop_feature(b"bad")) == ["a", "b"]
-    (event,) = loop.scheduler.commit(plan, {"c": [7]}, 0.0)
-    assert event.request.request_id == "c"
-    loop.scheduler.abort("c")
-    loop.scheduler.check_integrity(idle=True)
-    loop.runner.features = {b"good": 100, b"bad": 100}
-    loop.add(request("d", [image("bad"), 1]))
-    plan = loop.step()
-    assert (plan.evicted_features, len(plan.encode)) == ((b"bad",), 1)
-    loop.run()
-
-
 def test_the_idle_check_finds_what_is_left() -> None:
     loop = EngineLoop(config())
     loop.add(request("a"))

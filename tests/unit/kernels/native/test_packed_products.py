@@ -85,6 +85,18 @@ def test_a_dense_product_is_torchs(dtype: torch.dtype, rows: int, outputs: int, 
     assert_close(NativeLinear(pack_dense(weight, bias))(x), x.double() @ weight.double().T + bias, 1e-6)
 
 
+def test_the_smallest_halves_count_where_the_engine_has_subnormal_floats_taken_for_zero() -> None:
+    weight = torch.linspace(-6e-5, 6e-5, 32 * 32).reshape(32, 32).half()
+    x = 1e4 * torch.ones(1, 32)
+    expected = x.double() @ weight.double().T
+    torch.set_flush_denormal(True)
+    try:
+        found = NativeLinear(pack_dense(weight))(x)
+    finally:
+        torch.set_flush_denormal(False)
+    assert_close(found, expected, 1e-6)
+
+
 @pytest.mark.parametrize("scheme", ["int8", "int8-g64", "int4-g32-asym"])
 def test_a_row_gives_the_same_bits_alone_and_in_any_batch(scheme: str) -> None:
     linear = NativeLinear(pack_quantised(quantise(torch.randn(96, 128), parse_weight(scheme))))

@@ -30,6 +30,7 @@ from foveal.engine.execution.sampling.vocabulary_ops import (
     select_rows,
     tail_weights,
 )
+from foveal.kernels.native.extension import native_kernels
 from foveal.kernels.row_draw import RowFilters, draw_rows
 
 __all__ = ["GumbelDraw"]
@@ -60,6 +61,8 @@ class GumbelDraw:
         would give, in one pass over memory. None for rows that `draw` has to look at as a whole, which without native
         kernels are all.
         """
+        if native_kernels() is None:
+            return [None] * len(keys)
         counts = np.array([len(row_keys) for row_keys in keys], dtype=np.int32)
         flat_keys = [key for row_keys in keys for key in row_keys]
         found = draw_rows(
@@ -72,8 +75,6 @@ class GumbelDraw:
             most=MAX_HEAD,
             threads=torch.get_num_threads(),
         )
-        if found is None:
-            return [None] * len(keys)
         drawn = iter(found.tokens.tolist())
         by_row = [list(islice(drawn, count)) for count in counts.tolist()]
         return [row if settled else None for row, settled in zip(by_row, found.settled.tolist(), strict=True)]

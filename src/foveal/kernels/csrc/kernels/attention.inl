@@ -61,41 +61,43 @@ struct KvReader {
   }
 };
 
-// R query heads that share the KV head. kWide is head_dim / 16 where that is known, else 0.
+// How many vectors of a value are summed for R rows at once: enough sums that none waits for the one before it.
+constexpr int values_together(int rows, int wide) {
+  int together = 1;
+  while (wide > 0 && wide % (2 * together) == 0 && 2 * together * rows <= kAttendSums) together *= 2;
+  return together;
+}
+
+// R query heads that share the KV head, over a span of at most kPart positions: its scores stay in the first-level cache.
+// kWide is head_dim / 16 where that is known, else 0.
 template <int R, int kWide, KvKind kKind>
 static void attend_rows(const KvLayer& kv, const AttentionSpan& span, const float* queries, float* sums, float* most,
                         float* total) {
   constexpr bool kCoded = kKind == KvKind::kInt8;
   const int width = kWide > 0 ? kWide * 16 : kv.head_dim, chunks = (width + 15) / 16;
+  const int count = span.to - span.from, groups = (count + 15) / 16;
+  const auto lanes_of = [&](int c) FOVEAL_INLINE { return kWide > 0 || width - 16 * c >= 16 ? 16 : width - 16 * c; };
   const KvReader<kKind> keys(kv.key), values(kv.value);
-  float largest[R], weight_sum[R];
-  for (int r = 0; r < R; ++r) largest[r] = -__builtin_inff(), weight_sum[r] = 0.0f;
-  for (int r = 0; r < R; ++r)
-    for (int i = 0; i < width; ++i) sums[r * width + i] = 0.0f;
-  alignas(64) float lanes[R][16][16], scores[R][16], key_scales[16], value_scales[16];
-  int64_t all_rows[2][16];
+  alignas(64) float lanes[R][16][16], scores[R][kPart], key_scales[kPart], value_scales[kPart];
+  int64_t rows[kPart];
   RowCursor cursor(span, kv.kv_heads, span.from);
-  for (int j = 0; j < 16 && span.from + j < span.to; ++j) {
-    all_rows[0][j] = cursor.next();
-    keys.prefetch_row(all_rows[0][j] * width, width);
+  for (int j = 0; j < count; ++j) {
+    rows[j] = cursor.next();
+    if (j < 16) keys.prefetch_row(rows[j] * width, width);
   }
-  for (int from = span.from, turn = 0; from < span.to; from += 16, turn ^= 1) {
-    const int left = span.to - from, count = left < 16 ? left : 16, following = left < 32 ? left - count : 16;
-    const int64_t* rows = all_rows[turn];
-    int64_t* next_rows = all_rows[turn ^ 1];
-    for (int j = 0; j < count; ++j) {
-      // Blocks lie anywhere, so the processor cannot guess: ask for this position's value and for the next key.
-      values.prefetch_row(rows[j] * width, width);
-      if (j < following) {
-        next_rows[j] = cursor.next();
-        keys.prefetch_row(next_rows[j] * width, width);
-      }
-      if constexpr (kCoded) key_scales[j] = kv.key_scales[rows[j]], value_scales[j] = kv.value_scales[rows[j]];
+  for (int first = 0; first < 16 * groups; first += 16) {
+    const int here = count - first < 16 ? count - first : 16;
+    for (int j = 0; j < here; ++j) {
+      // Blocks lie anywhere, so the processor cannot guess: ask for this position's value and for a later key.
+      const int at = first + j;
+      values.prefetch_row(rows[at] * width, width);
+      if (at + 16 < count) keys.prefetch_row(rows[at + 16] * width, width);
+      if constexpr (kCoded) key_scales[at] = kv.key_scales[rows[at]], value_scales[at] = kv.value_scales[rows[at]];
       F32 acc[R];
       repeat<R>([&](auto r) FOVEAL_INLINE { acc[r] = zero(); });
       const auto chunk = [&](int c) FOVEAL_INLINE {
-        const int n = kWide > 0 || width - 16 * c >= 16 ? 16 : width - 16 * c;
-        const F32 key = keys.load_at(rows[j] * width + 16 * c, n);
+        const int n = lanes_of(c);
+        const F32 key = keys.load_at(rows[at] * width + 16 * c, n);
         repeat<R>([&](auto r) FOVEAL_INLINE {
           const float* q = queries + r * width + 16 * c;
           acc[r] = fma(n == 16 ? load(q) : load_n(q, n), key, acc[r]);
@@ -108,59 +110,55 @@ static void attend_rows(const KvLayer& kv, const AttentionSpan& span, const floa
       }
       repeat<R>([&](auto r) FOVEAL_INLINE { store(lanes[r][j], acc[r]); });
     }
-    for (int j = count; j < 16; ++j) {
+    for (int j = here; j < 16; ++j) {
       for (int r = 0; r < R; ++r) store(lanes[r][j], zero());
-      key_scales[j] = value_scales[j] = 0.0f;
+      key_scales[first + j] = value_scales[first + j] = 0.0f;
     }
     for (int r = 0; r < R; ++r) {
       F32 score = sum_of_each(lanes[r]);
-      if constexpr (kCoded) score = mul(score, load(key_scales));
-      if (count < 16) {
-        store(scores[r], score);
-        for (int j = count; j < 16; ++j) scores[r][j] = -__builtin_inff();
-        score = load(scores[r]);
-      }
-      const float top = reduce_max(score), now = top > largest[r] ? top : largest[r];
-      F32 weights = exponential(sub(score, set1(now)));
-      float added = 0.0f;
-      if (count < 16) {  // exponential() clamps minus infinity to a tiny number; leave the padding out
-        store(scores[r], weights);
-        for (int j = 0; j < count; ++j) added += scores[r][j];
-      } else {
-        added = reduce_add(weights);
-      }
-      if (now > largest[r]) {
-        const float shrink = weight_sum[r] > 0.0f ? ::expf(largest[r] - now) : 0.0f;
-        weight_sum[r] *= shrink;
-        for (int i = 0; i < width; ++i) sums[r * width + i] *= shrink;
-        largest[r] = now;
-      }
-      weight_sum[r] += added;
-      if constexpr (kCoded) weights = mul(weights, load(value_scales));
-      store(scores[r], weights);
-    }
-    for (int c = 0; c < chunks; ++c) {
-      const int n = kWide > 0 || width - 16 * c >= 16 ? 16 : width - 16 * c;
-      F32 acc[R];
-      repeat<R>([&](auto r) FOVEAL_INLINE {
-        const float* sum = sums + r * width + 16 * c;
-        acc[r] = n == 16 ? load(sum) : load_n(sum, n);
-      });
-      for (int j = 0; j < count; ++j) {
-        const F32 value = values.load_at(rows[j] * width + 16 * c, n);
-        repeat<R>([&](auto r) FOVEAL_INLINE { acc[r] = fma(set1(scores[r][j]), value, acc[r]); });
-      }
-      repeat<R>([&](auto r) FOVEAL_INLINE {
-        float* sum = sums + r * width + 16 * c;
-        if (n == 16) {
-          store(sum, acc[r]);
-        } else {
-          store_n(sum, acc[r], n);
-        }
-      });
+      if constexpr (kCoded) score = mul(score, load(key_scales + first));
+      store(scores[r] + first, score);
     }
   }
-  for (int r = 0; r < R; ++r) most[r] = largest[r], total[r] = weight_sum[r];
+  for (int r = 0; r < R; ++r) {
+    for (int j = count; j < 16 * groups; ++j) scores[r][j] = -__builtin_inff();  // weighs nothing beside the largest
+    F32 top = load(scores[r]), added = zero();
+    for (int g = 1; g < groups; ++g) top = max(top, load(scores[r] + 16 * g));
+    most[r] = reduce_max(top);
+    for (int g = 0; g < groups; ++g) {
+      F32 weights = exponential(sub(load(scores[r] + 16 * g), set1(most[r])));
+      added = add(added, weights);
+      if constexpr (kCoded) weights = mul(weights, load(value_scales + 16 * g));
+      store(scores[r] + 16 * g, weights);
+    }
+    total[r] = reduce_add(added);
+  }
+  constexpr int kTogether = values_together(R, kWide);
+  for (int c = 0; c < chunks; c += kTogether) {
+    const int n = lanes_of(c);
+    F32 acc[kTogether][R];
+    repeat<kTogether>([&](auto t) FOVEAL_INLINE {
+      repeat<R>([&](auto r) FOVEAL_INLINE { acc[t][r] = zero(); });
+    });
+    for (int j = 0; j < count; ++j) {
+      F32 weights[R];
+      repeat<R>([&](auto r) FOVEAL_INLINE { weights[r] = set1(scores[r][j]); });
+      repeat<kTogether>([&](auto t) FOVEAL_INLINE {
+        const F32 value = values.load_at(rows[j] * width + 16 * (c + t), n);
+        repeat<R>([&](auto r) FOVEAL_INLINE { acc[t][r] = fma(weights[r], value, acc[t][r]); });
+      });
+    }
+    repeat<kTogether>([&](auto t) FOVEAL_INLINE {
+      repeat<R>([&](auto r) FOVEAL_INLINE {
+        float* sum = sums + r * width + 16 * (c + t);
+        if (n == 16) {
+          store(sum, acc[t][r]);
+        } else {
+          store_n(sum, acc[t][r], n);
+        }
+      });
+    });
+  }
 }
 
 template <int R, KvKind kKind>
@@ -188,16 +186,20 @@ static void attend_width(const KvLayer& kv, const AttentionSpan& span, const flo
   }
 }
 
+template <int R>
+static void attend_some(int rows, const KvLayer& kv, const AttentionSpan& span, const float* q, float* sums, float* most,
+                        float* total) {
+  if constexpr (R > 1)
+    if (rows < R) return attend_some<R - 1>(rows, kv, span, q, sums, most, total);
+  attend_width<R>(kv, span, q, sums, most, total);
+}
+
 static void attend_token(const KvLayer& kv, const AttentionSpan& span, const float* queries, int group, float* sums,
                          float* most, float* total) {
-  for (int r = 0; r < group;) {
-    const int left = group - r, taken = left >= 4 ? 4 : left;
-    const float* q = queries + r * kv.head_dim;
-    float* s = sums + r * kv.head_dim;
-    if (taken == 4) attend_width<4>(kv, span, q, s, most + r, total + r);
-    if (taken == 3) attend_width<3>(kv, span, q, s, most + r, total + r);
-    if (taken == 2) attend_width<2>(kv, span, q, s, most + r, total + r);
-    if (taken == 1) attend_width<1>(kv, span, q, s, most + r, total + r);
+  // Equal parts: 9 rows are 5 and 4, not 8 and 1.
+  for (int r = 0, parts = (group + kAttendRows - 1) / kAttendRows; r < group; --parts) {
+    const int taken = (group - r + parts - 1) / parts, at = r * kv.head_dim;
+    attend_some<kAttendRows>(taken, kv, span, queries + at, sums + at, most + r, total + r);
     r += taken;
   }
 }

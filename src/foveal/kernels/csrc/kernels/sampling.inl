@@ -1,19 +1,20 @@
-// 2^x for x <= 0, relative error below 3e-7: a polynomial of degree 5 fitted to the relative error over half a step both
-// ways. Cheaper than exponential(), whose range reduction takes two steps.
+// 2^x for x <= 0, relative error below 2e-7, exact at 0: a polynomial of degree 5 fitted to the relative error over half a
+// step both ways. Cheaper than exponential(), whose range reduction takes two steps.
 static inline F32 power_of_two_below(F32 x) {
   x = max(set1(-126.0f), x);
   const F32 whole = nearest(x), r = sub(x, whole);
-  F32 p = set1(1.32765e-3f);
-  p = fma(p, r, set1(9.67554e-3f));
-  p = fma(p, r, set1(5.550713e-2f));
-  p = fma(p, r, set1(2.402212e-1f));
-  p = fma(p, r, set1(6.9314697e-1f));
-  p = fma(p, r, set1(1.00000007f));
+  F32 p = set1(1.32647273e-3f);
+  p = fma(p, r, set1(9.67151299e-3f));
+  p = fma(p, r, set1(5.55073358e-2f));
+  p = fma(p, r, set1(2.40222424e-1f));
+  p = fma(p, r, set1(6.93147004e-1f));
+  p = fma(p, r, set1(1.0f));
   return mul(p, power_of_two(whole));
 }
 
 // What sampling needs of a row x [n] of logits: its largest value, the sum of exp((x - largest) * factor) if `weigh`, and the
-// ascending ids of all x >= largest - window. Returns how many ids there are; the first `room` are written.
+// ascending ids of all x >= largest - window. Returns how many ids there are; the first `room` are written. NaN is never
+// the largest and never listed, but makes the sum NaN.
 //
 // A row comes from memory once: each chunk is searched for its largest value and summed, relative to the largest so far,
 // while it lies in the first-level cache and the next one is on its way.
@@ -31,7 +32,7 @@ static int scan_logits(const float* x, int n, float factor, float window, bool w
     const int last = n - first < chunk ? n : first + chunk, whole = first + (last - first) / 64 * 64;
     F32 most[4] = {set1(x[first]), set1(x[first]), set1(x[first]), set1(x[first])};
     for (int i = first; i < whole; i += 64)
-      for (int j = 0; j < 4; ++j) most[j] = max(most[j], load(x + i + 16 * j));
+      for (int j = 0; j < 4; ++j) most[j] = max(load(x + i + 16 * j), most[j]);  // the second where one is NaN
     float highest = reduce_max(max(max(most[0], most[1]), max(most[2], most[3])));
     for (int i = whole; i < last; ++i) highest = x[i] > highest ? x[i] : highest;
     peaks[chunks] = highest;

@@ -19,6 +19,8 @@ struct Bytes {
 };
 using Four = __m256i;  // four inputs, eight times
 
+// Query heads that share what is read of a cache, and sums of their values that fit the registers.
+constexpr int kAttendRows = 4, kAttendSums = 4;
 // 2 rows x 4 registers of sums: there are 16.
 constexpr int kMaxRows = 2;
 constexpr int kStreamedRows = 2, kTileRows = 2, kTilePanels = 1;

@@ -13,6 +13,8 @@ using I32 = __m512i;
 using Bytes = __m512i;  // 64 unsigned bytes
 using Four = __m512i;   // four inputs, sixteen times
 
+// Query heads that share what is read of a cache, and sums of their values that fit the registers.
+constexpr int kAttendRows = 8, kAttendSums = 16;
 // 12 rows x 2 registers of sums leave 8 of the 32 registers for weights and inputs.
 constexpr int kMaxRows = 12;
 // Integer products of more rows than this go through the first-level cache piece by piece, in tiles of 6 rows x 2 panels:

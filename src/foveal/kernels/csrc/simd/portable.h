@@ -18,6 +18,8 @@ struct Bytes {
 };
 using Four = const int8_t*;
 
+// Query heads that share what is read of a cache, and sums of their values that fit the registers.
+constexpr int kAttendRows = 4, kAttendSums = 4;
 constexpr int kMaxRows = 2;
 constexpr int kStreamedRows = 2, kTileRows = 2, kTilePanels = 1;
 
@@ -66,7 +68,7 @@ static inline F32 nearest(F32 a) {
   return lanes([&](int i) { return ::nearbyintf(a.v[i]); });
 }
 static inline F32 power_of_two(F32 whole) {
-  return lanes([&](int i) { return ::ldexpf(1.0f, static_cast<int>(whole.v[i])); });
+  return lanes([&](int i) { return ::exp2f(whole.v[i]); });
 }
 // Bit i: lane i of a is at least that of b.
 static inline uint32_t at_least(F32 a, F32 b) {
@@ -127,10 +129,11 @@ static inline float from_bits(uint32_t bits) {
 }
 static inline F32 load_half(const uint16_t* p) {
   return lanes([&](int i) {
-    // Move sign, exponent and mantissa into a float's places, then undo the difference of the biases: exact, subnormals
-    // included.
-    const uint32_t sign = static_cast<uint32_t>(p[i] & 0x8000u) << 16;
-    return from_bits(sign | (static_cast<uint32_t>(p[i] & 0x7fffu) << 13)) * 0x1p112f;
+    // By integers: the engine has the processor take subnormal floats for zero, and a half's are within a float's range.
+    const uint32_t size = p[i] & 0x7fffu;
+    const float magnitude =
+        size < 0x400u ? static_cast<float>(size) * 0x1p-24f : from_bits((size << 13) + 0x38000000u);
+    return p[i] & 0x8000u ? -magnitude : magnitude;
   });
 }
 // Rounds to the nearest, ties to even; |v| is at most 65504.

@@ -101,6 +101,24 @@ def test_flat_rows_and_nan_are_left_to_the_matrix(spread: float) -> None:
 
 
 @pytest.mark.usefixtures("instruction_set")
+def test_one_nan_is_left_to_the_matrix_and_is_never_a_candidate() -> None:
+    logits = _logits(2, 4.0, 6)
+    best = logits.argmax(dim=1)
+    logits[:, VOCAB // 2 + 3] = float("nan")
+    every = SamplingParams(temperature=1.0)
+    assert _draw(logits, every, SamplingParams(temperature=1.0, top_k=1)) == [None, [best[1].item()] * 2]
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_a_nucleus_that_ends_exactly_at_a_token_ends_there() -> None:
+    logits = torch.full((1, 40), float("-inf"))
+    logits[0, :4] = torch.tensor([4.0, 2.0, 1.0, 1.0]).log()
+    keys = [[draw_key(1, choice, 0) for choice in range(200)]]
+    half = [SamplingParams(temperature=1.0, top_p=0.5)]
+    assert GumbelDraw(40).draw_rows(logits, half, keys) == [[0] * 200]
+
+
+@pytest.mark.usefixtures("instruction_set")
 def test_a_row_longer_than_any_vocabulary_is_read_to_its_end() -> None:
     logits = _logits(1, 1.0, 0, 600_001)
     logits[0, -1] = 30.0
