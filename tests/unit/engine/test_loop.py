@@ -42,7 +42,9 @@ def test_a_step_that_fails_ends_its_requests_and_the_engine_goes_on(monkeypatch:
 def test_a_step_that_fails_ends_every_choice_of_its_requests(forked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
     driver = EngineDriver(model)
-    name = driver.add(tiny_cases("llama")[0].prompt, SamplingParams(n=3, temperature=1.0, max_tokens=50, ignore_eos=True))
+    name = driver.add(
+        tiny_cases("llama")[0].prompt, SamplingParams(n=3, temperature=1.0, max_tokens=50, ignore_eos=True)
+    )
     if forked:
         while not driver.tokens[name, 2]:
             driver.step()
