@@ -13,6 +13,7 @@ import pytest
 from foveal.core.priority import Priority
 from foveal.gateway.config.access import AdminConfig
 from foveal.gateway.config.gateway import GatewayConfig
+from foveal.gateway.config.listen import ListenConfig
 from foveal.gateway.config.models import BackendConfig, ModelConfig, SmartRule, VersionConfig
 from foveal.gateway.queueing.config import QueueConfig
 from foveal.gateway.resilience.config import HedgeConfig
@@ -139,6 +140,16 @@ async def test_a_class_better_than_the_tenant_s_is_clamped_in_header_and_body(bi
         assert (await post(session, ask(), **{"X-Priority": "P0"}))[0] == 200
     assert [request.headers["x-priority"] for request in big.requests] == ["P2", "P2"]
     assert big.requests[0].body["priority"] == 2
+
+
+async def test_a_connection_too_many_is_counted_as_of_no_class(big: FakeBackend) -> None:
+    config = gateway_config([big], listen=ListenConfig(port=0, max_connections=1))
+    async with running_gateway(config) as running, aiohttp.ClientSession(running.url) as session:
+        assert (await post(session, ask()))[0] == 200
+        async with aiohttp.ClientSession(running.url) as other:
+            assert (await post(other, ask()))[0] == 503
+        shed = running.gateway.metrics.value("foveal_gateway_shed_total", priority="", reason="connections")
+    assert shed == 1
 
 
 async def test_a_limit_of_the_tenant_is_a_429_with_a_time_to_come_back(big: FakeBackend) -> None:

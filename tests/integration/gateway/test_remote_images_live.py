@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from foveal.gateway.config.remote_images import RemoteImagesConfig
+from foveal.gateway.tenancy.tenant import Tenant, TenantLimits
 from support.fake_backend import FakeBackend, fake_backend
 from support.pictures import data_url, png
 from support.running_gateway import ask, gateway_config, post, running_gateway
@@ -74,6 +75,14 @@ async def test_an_address_of_this_machine_is_refused_by_default(site: Site, back
             assert (status, body["error"]["code"]) == (400, "forbidden_url"), host
     assert (site.served, backend.requests) == (0, [])
     assert running.count("client_error") == 4
+
+
+async def test_nothing_is_fetched_for_a_tenant_over_its_limits(site: Site, backend: FakeBackend) -> None:
+    sender = Tenant("anonymous", limits=TenantLimits(requests_per_minute=6), burst_s=10.0)
+    config = gateway_config([backend], remote_images=OPEN, anonymous=sender)
+    async with running_gateway(config) as running, aiohttp.ClientSession(running.url) as session:
+        statuses = [(await post(session, about(f"{site.url}?{number}")))[0] for number in range(3)]
+    assert (statuses, site.served) == ([200, 429, 429], 1)
 
 
 async def test_by_policy_urls_pass_through_or_are_refused(site: Site, backend: FakeBackend) -> None:

@@ -81,6 +81,27 @@ async def test_the_others_keep_their_answer_when_the_first_client_leaves(backend
     assert (running.count("aborted"), running.count("success")) == (1, 1)
 
 
+async def test_who_asked_first_pays_and_keeps_its_bytes_in_flight_though_it_left_before_the_answer(
+    backend: FakeBackend,
+) -> None:
+    backend.hold.clear()
+    async with running_gateway(gateway_config([backend])) as running, aiohttp.ClientSession(running.url) as other:
+        gateway = running.gateway
+        async with aiohttp.ClientSession(running.url) as session:
+            first = asyncio.create_task(get(session, temperature=0, user="x" * 100_000))
+            await backend.until_received(1)
+            second = asyncio.create_task(get(other, temperature=0, user="x" * 100_000))
+            await until(lambda: gateway.in_flight.num_requests == 2)
+            first.cancel()
+        await until(lambda: gateway.in_flight.num_requests == 1)
+        assert gateway.body_bytes > 200_000
+        backend.hold.set()
+        await second
+        await until(lambda: gateway.body_bytes == 0)
+        daily = gateway.parts.tenancy.daily
+        assert daily.used("anonymous", daily.today()) == (2, backend.usage["total_tokens"])
+
+
 async def test_the_backend_is_freed_when_the_last_client_leaves(backend: FakeBackend) -> None:
     backend.hold.clear()
     async with running_gateway(gateway_config([backend])) as running:

@@ -11,8 +11,8 @@ from foveal.core.errors import ConfigurationError
 from foveal.kernels.attention_batch import AttentionBatch
 from foveal.models.base import ModelStep
 from foveal.models.decoder import FusedDecoder, unsupported_reason
-from foveal.models.native_decoder import native_unsupported_reason
 from foveal.models.language_model import TransformersModel
+from foveal.models.native_decoder import native_unsupported_reason
 from support.step_driver import BLOCK_SIZE, new_kv_cache
 from support.tiny_checkpoints import tiny_hf_model
 from support.tiny_models import FAMILIES, FUSED_FAMILIES, VISION_FAMILIES, tiny_image, tiny_model, tiny_processor

@@ -93,10 +93,6 @@ class ModelGroup:
         self._fresh(now_s)
         return self._reserved_now(now_s)
 
-    def expected_urgent_miss(self, now_s: float) -> float:
-        beyond = self._num_slots - sum(member.slots for member in self._fresh(now_s))
-        return self.headroom.expected_miss(self._num_slots, max(beyond, self._reserved_now(now_s)), now_s)
-
     def next_change_s(self, now_s: float) -> float | None:
         """When somebody who is out may come back by time alone."""
         times = (member.health.next_change_s(now_s) for member in self.members)

@@ -181,12 +181,6 @@ class BackendPool:
         group = self._groups.get(model)
         return 0 if group is None else group.reserved(now_s)
 
-    def expected_urgent_miss(self, model: str, now_s: float) -> float:
-        """Part of P0 requests expected to wait longer than P0's deadline with the slots that can be kept free. Above
-        0.01 the promise needs more slots: `urgent_slots`, or another replica."""
-        group = self._groups.get(model)
-        return 0.0 if group is None else group.expected_urgent_miss(now_s)
-
     @property
     def num_in_flight(self) -> int:
         """Over all backends, those leaving included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -58,9 +59,7 @@ class DiskCache:
     async def open(self, now: float) -> None:
         """Drops what is too old, and learns what is there."""
         try:
-            await self._database.run(lambda connection: self._trim(connection, now))
-            keys, self.num_bytes = await self._database.run(_contents)
-            self._keys = set(keys)
+            self._keys, self.num_bytes = await self._database.run(lambda connection: self._trim(connection, now))
         except (sqlite3.Error, StateClosedError) as error:
             _log.warning("the disk cache cannot be read", error=str(error))
 
@@ -83,31 +82,33 @@ class DiskCache:
         """Some time soon."""
         if answer.num_bytes > self._max_bytes * self._tenant_share:
             return
+        if not self._database.post(lambda connection: _write(connection, key, answer, now)):
+            return
+        self._keys.add(key)
+        self.num_bytes += answer.num_bytes
         self._written_bytes += answer.num_bytes
-        trims = self._written_bytes >= self._max_bytes * _SPARE
-        if trims:
+        if self._written_bytes >= self._max_bytes * _SPARE:
             self._written_bytes = 0
-
-        def job(connection: sqlite3.Connection) -> None:
-            _write(connection, key, answer, now)
-            if trims:
-                self._trim(connection, now)
-
-        if self._database.post(job):
-            self._keys.add(key)
-            self.num_bytes += answer.num_bytes
+            trimmed = self._database.run(lambda connection: self._trim(connection, now))
+            trimmed.add_done_callback(self._take_over)
 
     async def flush(self) -> None:
         """Returns once everything is written, and counts anew."""
-        keys, self.num_bytes = await self._database.run(_contents)
-        self._keys = set(keys)
+        self._keys, self.num_bytes = await self._database.run(_contents)
 
     def close(self) -> None:
         """Blocks until everything is written."""
         self._database.close()
 
-    def _trim(self, connection: sqlite3.Connection, now: float) -> None:
-        """Oldest use first, until budgets hold with room to spare. Runs in the database's thread."""
+    def _take_over(self, trimmed: asyncio.Future[tuple[set[bytes], int]]) -> None:
+        """What is left. The few answers put while it was counted are missed, not lost, until the next time."""
+        try:
+            self._keys, self.num_bytes = trimmed.result()
+        except (sqlite3.Error, StateClosedError) as error:
+            _log.warning("the disk cache cannot be trimmed", error=str(error))
+
+    def _trim(self, connection: sqlite3.Connection, now: float) -> tuple[set[bytes], int]:
+        """Oldest use first, until budgets hold with room to spare; returns the contents. Runs in the database's thread."""
         connection.execute("DELETE FROM answers WHERE stored_at <= ?", (now - self._ttl_s,))
         aim = self._max_bytes * (1.0 - _SPARE)
         sizes = connection.execute("SELECT tenant, sum(size) FROM answers GROUP BY tenant").fetchall()
@@ -122,6 +123,7 @@ class DiskCache:
                 "DELETE FROM answers WHERE key IN (SELECT key FROM answers ORDER BY used_at LIMIT ?)",
                 (count - _MAX_ENTRIES,),
             )
+        return _contents(connection)
 
 
 def _open(path: Path) -> StateDatabase:
@@ -135,8 +137,8 @@ def _open(path: Path) -> StateDatabase:
         return StateDatabase(path, _MIGRATIONS, durable=False, max_pending=_MAX_PENDING)
 
 
-def _contents(connection: sqlite3.Connection) -> tuple[list[bytes], int]:
-    keys = [key for (key,) in connection.execute("SELECT key FROM answers")]
+def _contents(connection: sqlite3.Connection) -> tuple[set[bytes], int]:
+    keys = {key for (key,) in connection.execute("SELECT key FROM answers")}
     (size,) = connection.execute("SELECT coalesce(sum(size), 0) FROM answers").fetchone()
     return keys, int(size)
 

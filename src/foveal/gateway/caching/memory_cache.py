@@ -18,7 +18,6 @@ class MemoryCache:
         self._of_tenant: dict[str, OrderedDict[bytes, None]] = {}
         self._bytes_of_tenant: dict[str, int] = {}
         self.num_bytes = 0
-        self.num_evicted = 0
         self.configure(max_bytes, ttl_s, tenant_share)
 
     def __len__(self) -> int:
@@ -77,12 +76,8 @@ class MemoryCache:
 
     def _shrink_tenant(self, tenant: str) -> None:
         while self._bytes_of_tenant.get(tenant, 0) > self._max_tenant_bytes:
-            self._evict(next(iter(self._of_tenant[tenant])))
+            self.remove(next(iter(self._of_tenant[tenant])))
 
     def _shrink(self) -> None:
         while self.num_bytes > self._max_bytes:
-            self._evict(next(iter(self._answers)))
-
-    def _evict(self, key: bytes) -> None:
-        self.remove(key)
-        self.num_evicted += 1
+            self.remove(next(iter(self._answers)))

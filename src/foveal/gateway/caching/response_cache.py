@@ -26,7 +26,8 @@ class ResponseCache:
         self._wall_s = wall_s
         self.memory = MemoryCache(config.memory_bytes, config.ttl_s, config.tenant_share)
         self.disk: DiskCache | None = None
-        if state is not None and config.enabled and config.disk_bytes:
+        # Also while caching is off: a reload may turn it on.
+        if state is not None and config.disk_bytes:
             path = state.with_name(f"{state.stem}-answers.db")
             self.disk = DiskCache(path, config.disk_bytes, config.ttl_s, config.tenant_share)
 

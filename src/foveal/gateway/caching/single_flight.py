@@ -26,8 +26,6 @@ class SingleFlight:
         self._flights: dict[bytes, Flight] = {}
         self._tasks: dict[Flight, asyncio.Task[None]] = {}
         self._max_lag_bytes = max_lag_bytes
-        self.num_joined = 0
-        """Requests that found one like them under way."""
 
     def __len__(self) -> int:
         """Flights under way."""
@@ -38,8 +36,6 @@ class SingleFlight:
         flight = self._flights.get(key)
         if flight is None or not flight.is_joinable:
             flight = self._flights[key] = Flight(self._max_lag_bytes)
-        else:
-            self.num_joined += 1
         reader = Reader(flight, lead, partial(self._leave, key, flight))
         flight.readers.append(reader)
         if flight not in self._tasks:

@@ -21,8 +21,13 @@ _RESTART: tuple[Place, ...] = (
     ("listen", "backlog"),
     ("listen", "tls"),
     ("state",),
+    ("upstream_tls",),
+    ("logging", "level"),
+    ("logging", "format"),
+    ("tracing",),
+    ("metrics", "max_tenant_labels"),
 )
-"""Sockets are bound and files are open: these wait for a restart."""
+"""Sockets are bound, files are open, logs, tracer and labels are set up: these wait for a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +44,6 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class ConfigDiff:
     changes: tuple[Change, ...]
-    added_backends: tuple[str, ...]
-    """Ids."""
-    removed_backends: tuple[str, ...]
-    changed_backends: tuple[str, ...]
-    """Ids that stay, with another URL, name, key or limit."""
 
     @property
     def needs_restart(self) -> tuple[Change, ...]:
@@ -56,15 +56,7 @@ class ConfigDiff:
 
 def diff(before: GatewayConfig, after: GatewayConfig) -> ConfigDiff:
     """Secrets are never shown: a changed one reads `(secret) -> (another secret)`."""
-    changes = tuple(_differences((), field_type(GatewayConfig), before, after))
-    old = {spec.id: spec for spec in before.backends}
-    new = {spec.id: spec for spec in after.backends}
-    return ConfigDiff(
-        changes,
-        tuple(name for name in new if name not in old),
-        tuple(name for name in old if name not in new),
-        tuple(name for name in new if name in old and new[name] != old[name]),
-    )
+    return ConfigDiff(tuple(_differences((), field_type(GatewayConfig), before, after)))
 
 
 def _differences(place: Place, kind: FieldType, before: Any, after: Any) -> Iterator[Change]:

@@ -26,7 +26,8 @@ class QueueDeadlines:
 
 @dataclass(frozen=True, slots=True)
 class TimeoutConfig(UpstreamTimeouts):
-    """Of one attempt at a backend, and of the whole request."""
+    """Of one attempt at a backend, and of the whole request. An answer without a stream may take all that is left of
+    `total_s` for its first byte, which comes with the last one."""
 
     total_s: Seconds = 600.0
     """From the complete body to the last byte of the answer, queueing included."""

@@ -48,11 +48,6 @@ class FairQueue:
         """Prices of a class's waiting requests."""
         return self._lines[priority].cost_ms
 
-    def oldest_wait_s(self, priority: Priority, now_s: float) -> float:
-        """Wait so far of the oldest request of a class, 0 if none."""
-        oldest = self._lines[priority].oldest()
-        return 0.0 if oldest is None else max(0.0, now_s - oldest.arrival_s)
-
     def reload(self, config: QueueConfig) -> None:
         """New limits from now on. Who waits already stays."""
         self._config = config
@@ -130,14 +125,6 @@ class FairQueue:
     def expected_wait_s(self, ticket: Ticket, now_s: float) -> float | None:
         """Wait of `ticket` if it joined now, from the measured drain rate; None if that is not known yet."""
         return self._forecast.wait_s(ticket, self._lines, now_s)
-
-    def drain_ms_per_s(self) -> float | None:
-        """Cost that leaves per second while somebody waits; None if not yet known."""
-        return self._forecast.drain_ms_per_s()
-
-    def retry_after_s(self, priority: Priority, now_s: float) -> float:
-        """What the next refused request of this class would be told."""
-        return self._forecast.retry_after_s(priority, now_s)
 
     def _choose_line(self, waiting: list[tuple[Priority, ClassLine]], now_s: float) -> ClassLine:
         """The most urgent class, unless age has lifted another above it and that one has not had its share."""

@@ -117,13 +117,6 @@ class Headroom:
         self._remainder = wanted - int(wanted)
         return int(wanted)
 
-    def expected_miss(self, num_slots: int, num_free: int, now_s: float) -> float:
-        """Part of P0 requests expected to wait longer than P0's deadline with `num_free` slots kept free."""
-        service_s = self.mean_service_s(now_s)
-        if not service_s:
-            return 0.0
-        return miss_fraction(num_free, self._recent(now_s), num_slots / service_s, Priority.P0.deadline_s)
-
     def _recent(self, now_s: float) -> float:
         """P0 arrivals per second. The faster of two windows: quick to rise, slow to fall."""
         return max(self._slow.rate(now_s), self._fast.rate(now_s))

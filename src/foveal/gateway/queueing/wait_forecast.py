@@ -103,11 +103,6 @@ class WaitForecast:
         # Clamped again: the difference of two times is not exact.
         return min(max(config.min_retry_after_s, promised_s - now_s), config.max_retry_after_s)
 
-    def retry_after_s(self, priority: Priority, now_s: float) -> float:
-        """What the next refused request of this class would be told, without promising it."""
-        wait_s = self._promised_s[priority] - now_s
-        return min(max(self._config.min_retry_after_s, wait_s), self._config.max_retry_after_s)
-
     def _rate_for(self, priority: Priority, now_s: float) -> float | None:
         total = self.drain_ms_per_s()
         if total is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+from foveal.core.sampling_params import MAX_N
 
 __all__ = ["ABSENT", "ChatFields", "CommonFields", "CompletionFields", "ImageUrl", "Message", "Part", "is_given"]
 
@@ -43,7 +45,8 @@ class CommonFields(msgspec.Struct, kw_only=True):
 
     model: msgspec.Raw = ABSENT
     stream: bool | None = None
-    n: int | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_N)] | None = None
+    """Bounded here: the price, and with it quotas and fair shares, is a multiple of it."""
     max_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-__all__ = ["FetchedImage", "FetchedImages"]
+__all__ = ["FetchedImage", "FetchedImages", "ImageKey"]
+
+ImageKey = tuple[str, str]
+"""Tenant and URL: no tenant learns from timing what another one fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,32 +28,32 @@ class FetchedImages:
     def __init__(self, budget_bytes: int, ttl_s: float) -> None:
         self._budget_bytes = budget_bytes
         self._ttl_s = ttl_s
-        self._images: OrderedDict[str, tuple[float, FetchedImage]] = OrderedDict()
+        self._images: OrderedDict[ImageKey, tuple[float, FetchedImage]] = OrderedDict()
         self.num_bytes = 0
 
-    def get(self, url: str, now_s: float) -> FetchedImage | None:
-        found = self._images.get(url)
+    def get(self, key: ImageKey, now_s: float) -> FetchedImage | None:
+        found = self._images.get(key)
         if found is None:
             return None
         expires_s, image = found
         if now_s >= expires_s:
-            self._drop(url)
+            self._drop(key)
             return None
-        self._images.move_to_end(url)
+        self._images.move_to_end(key)
         return image
 
-    def put(self, url: str, image: FetchedImage, now_s: float) -> None:
+    def put(self, key: ImageKey, image: FetchedImage, now_s: float) -> None:
         """An image larger than the budget is not kept."""
-        self._drop(url)
+        self._drop(key)
         size = len(image.data_url)
         if size > self._budget_bytes or not self._ttl_s > 0:
             return
-        self._images[url] = (now_s + self._ttl_s, image)
+        self._images[key] = (now_s + self._ttl_s, image)
         self.num_bytes += size
         while self.num_bytes > self._budget_bytes:
             self._drop(next(iter(self._images)))
 
-    def _drop(self, url: str) -> None:
-        found = self._images.pop(url, None)
+    def _drop(self, key: ImageKey) -> None:
+        found = self._images.pop(key, None)
         if found is not None:
             self.num_bytes -= len(found[1].data_url)

@@ -67,7 +67,7 @@ def read_view(
         stream=bool(fields.stream),
         num_bytes=len(body),
         text_chars=prompt.text_chars,
-        num_choices=max(1, fields.n or 1) * prompt.num_prompts,
+        num_choices=(fields.n or 1) * prompt.num_prompts,
         max_tokens=max_tokens,
         temperature=fields.temperature,
         seed=fields.seed,
@@ -126,7 +126,7 @@ def _priority(
     if is_given(fields.priority):
         try:
             value = _PRIORITY.decode(fields.priority)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise InvalidRequestError("priority must be 0, 1 or 2, or P0, P1 or P2", param="priority") from error
         if isinstance(value, str):
             value = places.cuts.resolve(value)

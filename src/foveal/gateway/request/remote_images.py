@@ -7,9 +7,9 @@ its real size, and part of cache keys by its content.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import pybase64
@@ -23,7 +23,7 @@ from foveal.core.errors import (
     PayloadTooLargeError,
 )
 from foveal.gateway.config.remote_images import RemoteImagesConfig
-from foveal.gateway.request.fetched_images import FetchedImage, FetchedImages
+from foveal.gateway.request.fetched_images import FetchedImage, FetchedImages, ImageKey
 from foveal.gateway.request.fingerprint import digest_bytes
 from foveal.gateway.request.image_header.image_size import image_size
 from foveal.gateway.request.image_header.media_type import media_type
@@ -79,7 +79,7 @@ class RemoteImages:
         self._now_s = now_s
         self._on_outcome = on_outcome
         self._kept = FetchedImages(config.cache_bytes, config.cache_ttl_s)
-        self._fetching: dict[str, asyncio.Task[FetchedImage]] = {}
+        self._fetching: dict[ImageKey, asyncio.Task[FetchedImage]] = {}
 
     def concerns(self, view: RequestView) -> bool:
         """False for nearly all requests: then there is nothing to await."""
@@ -87,7 +87,7 @@ class RemoteImages:
             return False
         return view.other_urls or any(image.kind == "remote" for image in view.images)
 
-    async def resolve(self, view: RequestView, body: Body, budget: Budget) -> ResolvedImages:
+    async def resolve(self, view: RequestView, body: Body, budget: Budget, tenant_id: str) -> ResolvedImages:
         """Fetches all remote images of the request at the same time.
 
         Raises ForbiddenUrlError, ImageFetchError, ImageDecodeError, PayloadTooLargeError, each naming the field, and
@@ -98,16 +98,22 @@ class RemoteImages:
         self._check_policy(view)
         urls = {image: _url(image, body) for image in view.images if image.kind == "remote"}
         claimed = 0
+
+        async def claim(url: str, param: str) -> FetchedImage:
+            """As soon as the image is there: it waits for the slowest of the others, perhaps for long."""
+            nonlocal claimed
+            fetched = await self._one((tenant_id, url), param)
+            if not budget.try_reserve(len(fetched.data_url)):
+                raise OverloadedError(
+                    f"there is no room for a fetched image of {fetched.num_bytes:,} bytes; try again in a moment, or "
+                    "raise listen.max_bytes_in_flight"
+                )
+            claimed += len(fetched.data_url)
+            return fetched
+
         try:
             wanted = {url: image.param for image, url in reversed(urls.items())}
-            found = dict(zip(wanted, await self._all(list(wanted.items())), strict=True))
-            for fetched in found.values():
-                if not budget.try_reserve(len(fetched.data_url)):
-                    raise OverloadedError(
-                        f"there is no room for a fetched image of {fetched.num_bytes:,} bytes; try again in a moment, or "
-                        "raise listen.max_bytes_in_flight"
-                    )
-                claimed += len(fetched.data_url)
+            found = dict(zip(wanted, await _all([claim(*one) for one in wanted.items()]), strict=True))
         except BaseException:
             if claimed:
                 budget.release(claimed)
@@ -130,38 +136,27 @@ class RemoteImages:
                 f"{param}: image URLs are switched off here; send the image as a data URL", param=param
             )
 
-    async def _all(self, wanted: list[tuple[str, str]]) -> list[FetchedImage]:
-        if len(wanted) == 1:
-            return [await self._one(*wanted[0])]
-        tasks = [asyncio.ensure_future(self._one(url, param)) for url, param in wanted]
-        try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:  # after a failure the others are of no use
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _one(self, url: str, param: str) -> FetchedImage:
-        kept = self._kept.get(url, self._now_s())
+    async def _one(self, key: ImageKey, param: str) -> FetchedImage:
+        kept = self._kept.get(key, self._now_s())
         if kept is not None:
             self._on_outcome("cached")
             return kept
-        task = self._fetching.get(url)
+        task = self._fetching.get(key)
         if task is None:
-            task = asyncio.ensure_future(self._download(url, param))
-            self._fetching[url] = task
-            task.add_done_callback(lambda done: self._done(url, done))
+            task = asyncio.ensure_future(self._download(key, param))
+            self._fetching[key] = task
+            task.add_done_callback(lambda done: self._done(key, done))
         # Shielded: a client that leaves does not take the picture away from others that wait for it.
         return await asyncio.shield(task)
 
-    def _done(self, url: str, task: asyncio.Task[FetchedImage]) -> None:
-        self._fetching.pop(url, None)
+    def _done(self, key: ImageKey, task: asyncio.Task[FetchedImage]) -> None:
+        self._fetching.pop(key, None)
         if not task.cancelled():
             task.exception()  # seen, even if all who waited are gone
 
-    async def _download(self, url: str, param: str) -> FetchedImage:
+    async def _download(self, key: ImageKey, param: str) -> FetchedImage:
         try:
-            image = self._checked(await self._fetcher.fetch(url, param), param)
+            image = self._checked(await self._fetcher.fetch(key[1], param), param)
         except ForbiddenUrlError:
             self._on_outcome("refused")
             raise
@@ -169,7 +164,7 @@ class RemoteImages:
             self._on_outcome("failed")
             raise
         self._on_outcome("fetched")
-        self._kept.put(url, image, self._now_s())
+        self._kept.put(key, image, self._now_s())
         return image
 
     def _checked(self, data: bytes, param: str) -> FetchedImage:
@@ -189,6 +184,18 @@ class RemoteImages:
             )
         text = b"data:%b;base64,%b" % (media_type(data).encode(), pybase64.b64encode(data))
         return FetchedImage(text, width, height, len(data), digest_bytes(data))
+
+
+async def _all(fetches: list[Coroutine[Any, Any, FetchedImage]]) -> list[FetchedImage]:
+    if len(fetches) == 1:
+        return [await fetches[0]]
+    tasks = [asyncio.ensure_future(fetch) for fetch in fetches]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:  # after a failure the others are of no use
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _url(image: ImageRef, body: Body) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection
 
-from foveal.gateway.queueing.ticket import ShedReason
-
-__all__ = ["FallbackReason", "fallback_model", "reason_before_queue", "reason_of_shed"]
+__all__ = ["FallbackReason", "fallback_model", "reason_before_queue"]
 
 
 class FallbackReason(enum.Enum):
@@ -30,13 +28,6 @@ def reason_before_queue(is_available: bool, expected_wait_s: float | None, patie
     if expected_wait_s is not None and expected_wait_s > patience_s:
         return FallbackReason.QUEUE_LATE
     return None
-
-
-def reason_of_shed(reason: ShedReason) -> FallbackReason:
-    """The queue gave it up: the fallback is better than a refusal."""
-    if reason in (ShedReason.FULL, ShedReason.EVICTED):
-        return FallbackReason.QUEUE_FULL
-    return FallbackReason.QUEUE_LATE
 
 
 def fallback_model(fallback: str | None, tried: Collection[str], allowed: Collection[str] | None) -> str | None:

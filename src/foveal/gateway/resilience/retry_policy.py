@@ -23,9 +23,13 @@ class RetryPolicy:
     def may_retry(
         self, outcome: Outcome, attempts: int, client_saw_bytes: bool, now_s: float, deadline_s: float
     ) -> bool:
-        """Try again after `attempts` attempts, the last of which ended in `outcome`? Spends from the budget if so."""
-        if client_saw_bytes or not outcome.may_retry or attempts >= self._config.max_attempts or now_s >= deadline_s:
-            return False
+        """Try again after `attempts` attempts, the last of which ended in `outcome`, if the budget allows it?"""
+        return (
+            not client_saw_bytes and outcome.may_retry and attempts < self._config.max_attempts and now_s < deadline_s
+        )
+
+    def try_spend(self, now_s: float) -> bool:
+        """Takes a retry from the budget; False if there is none."""
         return self._budget.try_spend(now_s)
 
     def backoff_s(self, attempts: int, elsewhere: bool) -> float:

@@ -57,7 +57,7 @@ class Asking:
         """Takes over `lease`. Raises UpstreamError."""
         began_s = self._clock.now_s()
         try:
-            answer = await self._forwarder.ask(call, lease.backend)
+            answer = await self._forwarder.ask(call, lease.backend, began_s)
         except UpstreamError as error:
             self.finished(lease, failure_outcome(error), error.stage, None)
             raise

@@ -55,7 +55,8 @@ class Attempts:
         self._retries.on_request()
         failed: set[str] = set()
         sends = connects = 0
-        until_s = min(call.arrival_s + self._wait_s(call.priority), call.deadline_s)
+        # From now, not from the arrival: a fallback's queue is another one than that in which the time went.
+        until_s = min(self._clock.now_s() + self._wait_s(call.priority), call.deadline_s)
         while True:
             lease = await self._seat(call, until_s, failed, waterfall)
             backend = record.backend = lease.backend.id
@@ -80,7 +81,7 @@ class Attempts:
                     return opened
                 failed.add(opened.lease.backend.id)
                 await opened.close(outcome)
-            if call.deadline_s > until_s and record.attempts == 1:
+            if call.deadline_s > until_s and sends + connects == 1:
                 # A request that was served late must not find its time in the queue used up.
                 until_s = min(self._clock.now_s() + self._wait_s(call.priority), call.deadline_s)
             failed.add(backend)
@@ -106,8 +107,9 @@ class Attempts:
         now_s = self._clock.now_s()
         if outcome is Outcome.CONNECT_FAILED:
             return connects < _MAX_CONNECTS and now_s < call.deadline_s
-        if self._retries.may_retry(outcome, sends, False, now_s, call.deadline_s):
+        if not self._retries.may_retry(outcome, sends, False, now_s, call.deadline_s):
+            return False
+        if self._retries.try_spend(now_s):
             return True
-        if outcome.may_retry:
-            self._metrics.count("retries_refused_total")
+        self._metrics.count("retries_refused_total")
         return False

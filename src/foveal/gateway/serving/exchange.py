@@ -32,7 +32,7 @@ _log = get_logger("foveal.gateway")
 
 
 class Exchange:
-    """The handler of HotServer. `parts` may be replaced at any time; a request keeps those it began with."""
+    """The handler of HotServer. `parts` and `shared` may be replaced at any time; a request keeps those it began with."""
 
     def __init__(self, parts: Parts, shared: SharedAnswers) -> None:
         self.parts = parts
@@ -40,7 +40,7 @@ class Exchange:
         self._ids = RequestIds()
 
     async def __call__(self, incoming: Incoming) -> None:
-        parts = self.parts
+        parts, shared = self.parts, self.shared
         call_id = self._ids.new()
         record = ExchangeRecord(
             (request_id_of(incoming.headers) or call_id.encode()).decode(),
@@ -53,7 +53,7 @@ class Exchange:
         try:
             task = parts.in_flight.enter()
             try:
-                await self._serve(parts, incoming, call_id, record, waterfall)
+                await self._serve(parts, shared, incoming, call_id, record, waterfall)
             finally:
                 parts.in_flight.leave(task)
         except asyncio.CancelledError:
@@ -73,13 +73,19 @@ class Exchange:
             parts.observer.end(record, waterfall, trace)
 
     async def _serve(
-        self, parts: Parts, incoming: Incoming, call_id: str, record: ExchangeRecord, waterfall: Waterfall
+        self,
+        parts: Parts,
+        shared: SharedAnswers,
+        incoming: Incoming,
+        call_id: str,
+        record: ExchangeRecord,
+        waterfall: Waterfall,
     ) -> None:
         admitted = await Intake(parts).admit(incoming, call_id, record, waterfall)
         call = admitted.call
         try:
             async with asyncio.timeout(max(0.0, call.deadline_s - parts.clock.now_s())):
-                await self.shared.answer(parts, incoming, admitted, record, waterfall)
+                await shared.answer(parts, incoming, admitted, record, waterfall)
         except TimeoutError:
             raise RequestTimeoutError(
                 f"the answer was not complete after {call.deadline_s - call.arrival_s:g} s; lower max_tokens, send smaller "

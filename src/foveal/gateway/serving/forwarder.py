@@ -8,7 +8,7 @@ from foveal.gateway.serving.answer import Answer, check_first, check_head, check
 from foveal.gateway.serving.call import Call
 from foveal.gateway.serving.headers import forwarded_headers
 from foveal.gateway.serving.splicing import Splice, inserted_field, json_text, spliced
-from foveal.gateway.wire.upstream import UpstreamClient, UpstreamError, UpstreamResponse
+from foveal.gateway.wire.upstream import UpstreamClient, UpstreamError, UpstreamResponse, UpstreamTimeouts
 
 __all__ = ["Forwarder", "answer_outcome", "failure_outcome"]
 
@@ -17,14 +17,14 @@ class Forwarder:
     def __init__(self, client: UpstreamClient) -> None:
         self._client = client
 
-    async def ask(self, call: Call, backend: BackendSpec) -> Answer:
+    async def ask(self, call: Call, backend: BackendSpec, now_s: float) -> Answer:
         """Returns with the first byte of a stream, or with the whole of any other answer. Raises UpstreamError.
 
         Nothing was shown to the client until then: the caller may ask another backend. The caller closes the answer.
         """
         headers = forwarded_headers(call.headers, backend, call.request_id, call.priority, call.traceparent)
         response = await self._client.send(
-            backend, "POST", call.path, headers, spliced(call.body, _splices(call, backend)), call.timeouts
+            backend, "POST", call.path, headers, spliced(call.body, _splices(call, backend)), _timeouts(call, now_s)
         )
         try:
             return await _checked(response, backend, call.view.stream)
@@ -46,6 +46,14 @@ async def _checked(response: UpstreamResponse, backend: BackendSpec, wants_strea
     body = await read_whole(response)
     check_whole(body)
     return Answer(backend, head, response, body)
+
+
+def _timeouts(call: Call, now_s: float) -> UpstreamTimeouts:
+    if call.view.stream:
+        return call.timeouts
+    # Its first byte comes with its last one: a long answer must not pass for a frozen backend.
+    left_s = max(0.0, call.deadline_s - now_s)
+    return UpstreamTimeouts(call.timeouts.connect_s, left_s, call.timeouts.idle_s)
 
 
 def _splices(call: Call, backend: BackendSpec) -> tuple[Splice, ...]:

@@ -19,7 +19,7 @@ from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.serving.assembly import Assembly
 from foveal.gateway.serving.exchange import Exchange
 from foveal.gateway.serving.gauges import gateway_snapshot
-from foveal.gateway.serving.head_check import head_check
+from foveal.gateway.serving.head_check import UNREAD, head_check
 from foveal.gateway.serving.pages import create_pages
 from foveal.gateway.serving.parts import Parts
 from foveal.gateway.serving.probe import BackendFacts, HealthProbe
@@ -181,8 +181,8 @@ class Gateway:
         )
 
     def _on_refusal(self, status: int, reason: str) -> None:
-        if status == 503:
-            self.metrics.count("shed_total", "P1", "bytes" if reason == "bytes_in_flight" else "connections")
+        if status == 503 and reason != "check":  # the head check counts its own
+            self.metrics.count("shed_total", UNREAD, "bytes" if reason == "bytes_in_flight" else "connections")
 
     async def _keep_house(self) -> None:
         watch = StateWatch(self.metrics)

@@ -10,7 +10,10 @@ from foveal.gateway.serving.headers import SECURITY_HEADERS
 from foveal.gateway.serving.parts import Parts
 from foveal.gateway.wire.incoming import HeadCheck, Refusal
 
-__all__ = ["head_check"]
+__all__ = ["UNREAD", "head_check"]
+
+UNREAD = ""
+"""Label of the class of a request whose body was not read: nobody knows which one it would have been granted."""
 
 
 def head_check(parts: Callable[[], Parts]) -> HeadCheck:
@@ -30,7 +33,7 @@ def head_check(parts: Callable[[], Parts]) -> HeadCheck:
 
 def _refusal(parts: Parts, headers: Mapping[bytes, bytes]) -> RequestError | None:
     if parts.in_flight.draining:
-        parts.metrics.count("shed_total", "P1", "draining")
+        parts.metrics.count("shed_total", UNREAD, "draining")
         return OverloadedError(
             "the gateway is shutting down; retry, so that another replica answers", retry_after_s=1.0
         )

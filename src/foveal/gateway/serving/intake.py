@@ -21,7 +21,7 @@ from foveal.gateway.wire.incoming import Incoming
 from foveal.observability.exchange_record import ExchangeRecord
 from foveal.observability.waterfall import Waterfall
 
-__all__ = ["PATHS", "Admitted", "Fetched", "Intake", "RequestIds"]
+__all__ = ["PATHS", "Admitted", "HeldBytes", "Intake", "RequestIds"]
 
 PATHS = {"chat": "/v1/chat/completions", "completion": "/v1/completions"}
 
@@ -39,20 +39,32 @@ class RequestIds:
 
 @dataclass(slots=True)
 class Admitted:
-    """Whoever has it settles the reservation and closes all of it."""
+    """Whoever has it settles the reservation; all of it ends with the last holder's `close`."""
 
     call: Call
     reservation: Reservation
-    fetched: Fetched
+    held: tuple[HeldBytes, ...] = ()
+    """Bytes of fetched images, and of the body once its client need not stay."""
+    _num_holders: int = 1
+
+    def share(self, incoming: Incoming) -> None:
+        """Another holder, which may outlive the client: somebody else waits for the same answer."""
+        self._num_holders += 1
+        if incoming.budget is not None:
+            self.held += (HeldBytes(incoming.budget, incoming.reserved),)
+            incoming.reserved = 0
 
     def close(self) -> None:
-        """Idempotent."""
-        self.reservation.release()
-        self.fetched.release()
+        """Once by each holder."""
+        self._num_holders -= 1
+        if self._num_holders == 0:
+            self.reservation.release()
+            for held in self.held:
+                held.release()
 
 
-class Fetched:
-    """Room that fetched images of one request take in the byte budget."""
+class HeldBytes:
+    """Room that one request takes in a byte budget."""
 
     def __init__(self, budget: Budget, num_bytes: int) -> None:
         self._budget = budget
@@ -87,17 +99,22 @@ class Intake:
         waterfall.mark("parse")
         images = parts.images
         if not images.concerns(view):
-            return self._reserve(incoming, call_id, tenant, view, choice.model, [], _NOTHING, record, waterfall)
-        resolved = await images.resolve(view, incoming.body, parts.budget)
-        waterfall.mark("fetch")
-        fetched = Fetched(parts.budget, resolved.claimed_bytes)
-        splices = [Splice(*replacement) for replacement in resolved.replacements]
+            return self._reserve(incoming, call_id, tenant, view, choice.model, [], None, (), record, waterfall)
+        # Before the fetch: nobody over his limits has images fetched.
+        entered = parts.tenancy.limiter.enter(tenant, parts.clock.now_s())
+        fetched: tuple[HeldBytes, ...] = ()
         try:
+            resolved = await images.resolve(view, incoming.body, parts.budget, tenant.id)
+            waterfall.mark("fetch")
+            fetched = (HeldBytes(parts.budget, resolved.claimed_bytes),)
+            splices = [Splice(*replacement) for replacement in resolved.replacements]
             return self._reserve(
-                incoming, call_id, tenant, resolved.view, choice.model, splices, fetched, record, waterfall
+                incoming, call_id, tenant, resolved.view, choice.model, splices, entered, fetched, record, waterfall
             )
         except BaseException:
-            fetched.release()
+            entered.release()
+            for held in fetched:
+                held.release()
             raise
 
     def _reserve(
@@ -108,11 +125,12 @@ class Intake:
         view: RequestView,
         model: str,
         splices: list[Splice],
-        fetched: Fetched,
+        entered: Reservation | None,
+        fetched: tuple[HeldBytes, ...],
         record: ExchangeRecord,
         waterfall: Waterfall,
     ) -> Admitted:
-        """Price and limits."""
+        """Price and limits; without those that were taken with `entered`."""
         parts = self._parts
         config = parts.config
         price = parts.pricing.price(view, model)
@@ -125,7 +143,12 @@ class Intake:
             splices.append(clamped)
         if config.keys_required:
             splices.append(salt_splice(incoming.body, view, tenant))
-        reservation = parts.tenancy.limiter.reserve(tenant, price, parts.clock.now_s())
+        limiter, now_s = parts.tenancy.limiter, parts.clock.now_s()
+        reservation = entered
+        if reservation is None:
+            reservation = limiter.reserve(tenant, price, now_s)
+        else:
+            limiter.charge(reservation, price, now_s)
         waterfall.mark("limit")
         call = Call(
             id=call_id,
@@ -145,17 +168,6 @@ class Intake:
             traceparent=record.traceparent.encode() if record.traceparent else incoming.headers.get(b"traceparent"),
         )
         return Admitted(call, reservation, fetched)
-
-
-class _NoBudget:
-    def try_reserve(self, num_bytes: int) -> bool:
-        return False
-
-    def release(self, num_bytes: int) -> None:
-        return
-
-
-_NOTHING = Fetched(_NoBudget(), 0)
 
 
 def _check_size(tenant: Tenant, num_bytes: int) -> None:

@@ -52,8 +52,11 @@ class Seats:
         """A slot, now or later. Backends in `excluded` (it failed there) are taken only where there is no other.
 
         Raises OverloadedError (shed), QueueTimeoutError (`until_s` passed), BackendUnavailableError (the same, and no
-        backend takes requests).
+        backend takes requests; or the model is served no more).
         """
+        if call.model not in self._pool.models:
+            # Admitted before a reload took the model away. Nobody would look at its queue.
+            raise _out_of_service(call.model)
         ticket = _ticket(call, until_s, excluded)
         began_s = self._clock.now_s()
         submitted = self._dispatcher.submit(ticket, call.view, call.price, began_s)
@@ -106,9 +109,7 @@ class Seats:
         for ticket in self._dispatcher.close(model, self._clock.now_s()):
             seat = self._waiters.pop(ticket.id, None)
             if seat is not None and not seat.done():
-                seat.set_exception(
-                    BackendUnavailableError(f"model {model} was just taken out of service", retry_after_s=5.0)
-                )
+                seat.set_exception(_out_of_service(model))
 
     def _changed(self, model: str) -> None:
         if self._waiters:
@@ -178,6 +179,10 @@ _SHED_TEXTS = {
     ShedReason.EVICTED: "the request gave way to more urgent ones; retry later",
     ShedReason.HOPELESS: "the queue is so long that the request would pass its deadline in it; retry later",
 }
+
+
+def _out_of_service(model: str) -> BackendUnavailableError:
+    return BackendUnavailableError(f"model {model} was just taken out of service", retry_after_s=5.0)
 
 
 def _ticket(call: Call, until_s: float, excluded: frozenset[str]) -> Ticket:

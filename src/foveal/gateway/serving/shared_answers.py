@@ -76,7 +76,11 @@ class SharedAnswers:
             return
 
         async def lead(flight: Flight) -> None:
-            await self._lead(parts, flight, admitted, record, waterfall, key, use)
+            admitted.share(incoming)
+            try:
+                await self._lead(parts, flight, admitted, record, waterfall, key, use)
+            finally:
+                admitted.close()
 
         async with self._flights.join(flight_key(key, call.priority), lead) as reader:
             await _read_along(reader, incoming, admitted, record, waterfall)

@@ -52,9 +52,9 @@ def json_text(value: str) -> bytes:
     return msgspec.json.encode(value)[1:-1]
 
 
-def inserted_field(body: Buffer, name: str, value: object) -> Splice:
+def inserted_field(body: bytes | bytearray, name: str, value: object) -> Splice:
     """Adds a field behind the opening brace of a JSON object that has at least one field already."""
-    brace = bytes(body[:64]).find(b"{")
+    brace = body.find(b"{")
     if brace < 0:
         raise ValueError("the body does not begin with an object")
     return Splice(brace + 1, brace + 1, msgspec.json.encode(name) + b":" + msgspec.json.encode(value) + b",")

@@ -54,10 +54,6 @@ class StateDatabase:
         """The job's result, awaitable. Raises what the job raises (sqlite3.Error among it), StateClosedError."""
         return asyncio.wrap_future(self._submit(job))
 
-    def run_blocking(self, job: Job[T], timeout_s: float | None = None) -> T:
-        """As run, for threads without an event loop."""
-        return self._submit(job).result(timeout_s)
-
     def post(self, job: Job[Any]) -> bool:
         """Runs the job some time soon; False if it was dropped because too many wait or the database is closed."""
         with self._closing:

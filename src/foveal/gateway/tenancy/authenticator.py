@@ -25,6 +25,7 @@ from foveal.gateway.tenancy.tenant import Tenant
 __all__ = ["Authenticator"]
 
 _MAX_KEY_BYTES = 256
+_SMALL_BODY = 16 << 10
 _MAX_PENDING_HASHES = 128
 # A key made by another process a moment ago works at once; a flood of wrong keys reads the file this often and no more.
 _REREAD_COST_S, _REREAD_BURST_S = 0.25, 1.0
@@ -107,7 +108,11 @@ class Authenticator:
         return tenant
 
     def refuse_early(self, headers: Mapping[bytes, bytes]) -> UnauthorizedError | None:
-        """Before the body is read: what is certainly wrong. None also for what needs a closer look."""
+        """Before the body is read: what is wrong as far as is known. None also for what needs a closer look.
+
+        Whoever may send a body holds its bytes of the budget, and for that nobody is trusted on his word: a key that is not
+        known yet gets its closer look at once only with a small body. With another the file is read for the next time.
+        """
         known = self._find(headers)
         if known is not None:
             self._seen_value = headers.get(b"authorization") or headers.get(b"x-api-key")
@@ -116,17 +121,20 @@ class Authenticator:
         text = _key_text(headers)
         if text is None:
             return _no_key()
-        if self._may_reread():
-            return None
-        return (
-            _wrong_key() if self._digest(text) in self._refused or self._plausible(*split_key(text)) is None else None
-        )
+        if self._plausible(*split_key(text)) is None:
+            if _has_small_body(headers):
+                return None
+            self._reread()
+            return _wrong_key()
+        return _wrong_key() if self._digest(text) in self._refused else None
 
     async def refresh(self) -> None:
         """Takes over keys made or revoked by any process since. A file that cannot be read leaves things as they are."""
-        if self._refreshing is None:
-            self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
-        await asyncio.shield(self._refreshing)
+        await asyncio.shield(self._refreshing or self._start_refresh())
+
+    def _start_refresh(self) -> asyncio.Task[None]:
+        self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+        return self._refreshing
 
     async def _refresh(self) -> None:
         try:
@@ -190,10 +198,8 @@ class Authenticator:
         digest = self._digest(text)
         key_id, secret = split_key(text)
         record = self._plausible(key_id, secret)
-        if record is None and self._may_reread():
-            if self._refreshing is None:
-                self._rereads.take(_REREAD_COST_S, self._now_s())
-            await self.refresh()
+        if record is None and (rereading := self._reread()) is not None:
+            await asyncio.shield(rereading)
             record = self._plausible(key_id, secret)
         if record is None or digest in self._refused:
             raise _wrong_key()
@@ -212,8 +218,15 @@ class Authenticator:
             raise _wrong_key()
         return self._verified.get(digest) or _Verified(digest, checked)
 
-    def _may_reread(self) -> bool:
-        return self._rereads.wait_s(_REREAD_COST_S, _REREAD_BURST_S, self._now_s()) == 0.0
+    def _reread(self) -> asyncio.Task[None] | None:
+        """A look at the file, begun now or under way already; None if there were too many of late."""
+        now_s = self._now_s()
+        if self._rereads.wait_s(_REREAD_COST_S, _REREAD_BURST_S, now_s) > 0.0:
+            return None
+        if self._refreshing is not None:
+            return self._refreshing
+        self._rereads.take(_REREAD_COST_S, now_s)
+        return self._start_refresh()
 
     def _plausible(self, key_id: bytes, secret: bytes) -> KeyRecord | None:
         """The key's record if its hint fits and it is neither revoked nor expired."""
@@ -235,6 +248,11 @@ class Authenticator:
         if len(self._verified) > self._config.max_cached_keys:
             self._verified.popitem(last=False)
         return current
+
+
+def _has_small_body(headers: Mapping[bytes, bytes]) -> bool:
+    length = headers.get(b"content-length", b"")
+    return length.isdigit() and len(length) <= 10 and int(length) <= _SMALL_BODY
 
 
 def _key_text(headers: Mapping[bytes, bytes]) -> bytes | None:

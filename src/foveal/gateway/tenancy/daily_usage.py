@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from foveal.core.errors import RateLimitedError
-from foveal.gateway.state.database import StateClosedError, StateDatabase
+from foveal.gateway.state.database import StateDatabase
 from foveal.gateway.tenancy.tenant import Tenant
 
 __all__ = ["DailyCount", "DailyUsage"]
@@ -45,17 +45,17 @@ class DailyUsage:
         count = self._counts.get((tenant_id, day))
         return (count.requests + count.new_requests, count.tokens + count.new_tokens) if count else (0, 0)
 
-    def check(self, tenant: Tenant, day: int, tokens: int) -> None:
-        """Raises RateLimitedError if another request of so many tokens is over a day's quota."""
+    def check(self, tenant: Tenant, day: int, *, requests: int = 0, tokens: int = 0) -> None:
+        """Raises RateLimitedError if so many more are over a day's quota."""
         limits = tenant.limits
         if limits.tokens_per_day is None and limits.requests_per_day is None:
             return
         used_requests, used_tokens = self.used(tenant.id, day)
         for name, used, cost, limit in (
-            ("daily_requests", used_requests, 1, limits.requests_per_day),
+            ("daily_requests", used_requests, requests, limits.requests_per_day),
             ("daily_tokens", used_tokens, tokens, limits.tokens_per_day),
         ):
-            if limit is not None and used + cost > limit:
+            if cost and limit is not None and used + cost > limit:
                 unit = name.removeprefix("daily_")
                 raise RateLimitedError(
                     f"{used:,} {unit} were used today and this request needs {cost:,}; the tenant's quota is {limit:,} a day. "
@@ -87,7 +87,7 @@ class DailyUsage:
             count.new_requests = count.new_tokens = 0
         try:
             totals = await self._database.run(lambda connection: _write(connection, new, today))
-        except (sqlite3.Error, StateClosedError) as error:
+        except Exception as error:  # whatever it is, it must not cost all tenants their counts
             _log.error("daily usage could not be written; it is kept", error=str(error))
             for key, (requests, tokens) in new.items():
                 count = self._counts[key]

@@ -6,9 +6,10 @@ import sqlite3
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from foveal.core.errors import OverloadedError
 from foveal.gateway.state.database import StateDatabase
 
-__all__ = ["AnswerOrigin", "Feedback", "FeedbackStore", "FeedbackSummary"]
+__all__ = ["AnswerOrigin", "Feedback", "FeedbackStore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,6 @@ class Feedback:
     """None for an answer too old to be remembered."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeedbackSummary:
-    count: int
-    mean_score: float
-    num_bad: int
-    """Scores below 0."""
-
-
 class FeedbackStore:
     """Origins of recent answers are in memory, feedback is in the state file. One feedback per request: the last counts."""
 
@@ -60,19 +53,17 @@ class FeedbackStore:
         return self._origins.get((tenant, request_id))
 
     def add(self, tenant: str, request_id: str, score: float, comment: str, at: float) -> Feedback:
-        """Written behind. Raises ValueError for a score outside -1 .. 1."""
+        """Written behind. Raises ValueError for a score outside -1 .. 1, OverloadedError if too much waits to be written."""
         if not -1.0 <= score <= 1.0:
             raise ValueError(f"score is {score}; it must be between -1 (bad) and 1 (good)")
         feedback = Feedback(request_id, tenant, score, comment, at, self.origin_of(tenant, request_id))
-        self._database.post(lambda connection: _insert(connection, feedback))
+        if not self._database.post(lambda connection: _insert(connection, feedback)):
+            raise OverloadedError("feedback cannot be recorded now: the state file is behind", retry_after_s=1.0)
         return feedback
 
     async def latest(self, limit: int = 100, tenant: str | None = None) -> list[Feedback]:
         """Newest first."""
         return await self._database.run(lambda connection: _latest(connection, limit, tenant))
-
-    async def summary(self, model: str, version: str, since: float = 0.0) -> FeedbackSummary:
-        return await self._database.run(lambda connection: _summary(connection, model, version, since))
 
 
 def _insert(connection: sqlite3.Connection, feedback: Feedback) -> None:
@@ -115,12 +106,3 @@ def _read(
 ) -> Feedback:
     origin = AnswerOrigin(model, version or "", backend or "") if model is not None else None
     return Feedback(request_id, tenant, score, comment, at, origin)
-
-
-def _summary(connection: sqlite3.Connection, model: str, version: str, since: float) -> FeedbackSummary:
-    count, mean, bad = connection.execute(
-        "SELECT count(*), coalesce(avg(score), 0.0), coalesce(sum(score < 0), 0) FROM feedback "
-        "WHERE model = ? AND version = ? AND at >= ?",
-        (model, version, since),
-    ).fetchone()
-    return FeedbackSummary(count, mean, bad)

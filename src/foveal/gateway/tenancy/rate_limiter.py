@@ -50,15 +50,31 @@ class _Tally:
 class Reservation:
     """What one request holds. `settle` when its usage is known, `release` at its end whatever happened; both idempotent."""
 
-    __slots__ = ("_daily", "_released", "_settled", "_tally", "_tokens", "_vision_ms")
+    __slots__ = ("_daily", "_released", "_settled", "_tokens", "_vision_ms", "tally")
 
-    def __init__(self, tally: _Tally, tokens: int, vision_ms: float) -> None:
-        self._tally = tally
+    def __init__(self, tally: _Tally, now_s: float) -> None:
+        """Of the request itself; `RateLimiter` checked that there is room."""
+        if tally.request_s:
+            tally.requests.take(tally.request_s, now_s)
+        tally.concurrent += 1
+        tally.daily.new_requests += 1
+        self.tally = tally
         self._daily = tally.daily
-        self._tokens = tokens
-        self._vision_ms = vision_ms
+        self._tokens = 0
+        self._vision_ms = 0.0
         self._settled = False
         self._released = False
+
+    def take(self, price: Price, now_s: float) -> None:
+        """Called by `RateLimiter`, once."""
+        tally = self.tally
+        tokens = self._tokens = price.prompt_tokens + price.output_tokens
+        vision_ms = self._vision_ms = price.vision.encode_ms
+        self._daily.new_tokens += tokens
+        if tally.token_s:
+            tally.tokens.take(tokens * tally.token_s, now_s)
+        if tally.vision_s and vision_ms:
+            tally.vision.take(vision_ms * tally.vision_s, now_s)
 
     def settle(self, prompt_tokens: int, output_tokens: int, vision_ms: float | None = None) -> None:
         """Real usage; `vision_ms` None leaves the estimate. Real usage above the estimate is owed."""
@@ -73,14 +89,14 @@ class Reservation:
         request, or a client that is refused would be free to knock without end."""
         if not self._released:
             self._released = True
-            self._tally.concurrent -= 1
+            self.tally.concurrent -= 1
             if not self._settled:
                 self._settled = True
                 self._correct(-self._tokens, -self._vision_ms)
 
     def _correct(self, tokens: int, vision_ms: float) -> None:
         # As if it had been known when it was taken: time 0 moves the debt without asking what time it is now.
-        tally = self._tally
+        tally = self.tally
         if tokens:
             self._daily.new_tokens += tokens
             if tally.token_s:
@@ -101,26 +117,36 @@ class RateLimiter:
 
         Raises RateLimitedError with the time after which the same request will pass if nothing else comes.
         """
+        tally = self._tally_of(tenant)
+        if tally.is_limited:
+            self._check_request(tally, now_s)
+            self._check_price(tally, price, now_s)
+        reservation = Reservation(tally, now_s)
+        reservation.take(price, now_s)
+        return reservation
+
+    def enter(self, tenant: Tenant, now_s: float) -> Reservation:
+        """The limits that need no price: concurrency and requests. `charge` takes the others. Raises RateLimitedError."""
+        tally = self._tally_of(tenant)
+        if tally.is_limited:
+            self._check_request(tally, now_s)
+        return Reservation(tally, now_s)
+
+    def charge(self, entered: Reservation, price: Price, now_s: float) -> None:
+        """The limits of tokens and vision time. Raises RateLimitedError; then the request stays counted: finding out its
+        price has cost something already."""
+        if entered.tally.is_limited:
+            self._check_price(entered.tally, price, now_s)
+        entered.take(price, now_s)
+
+    def _tally_of(self, tenant: Tenant) -> _Tally:
         tally = self._tallies.get(tenant.id)
         if tally is None or tally.tenant is not tenant:
             tally = self._adopt(tenant)
         day = self.daily.today()
         if day != tally.day:
             tally.day, tally.daily = day, self.daily.count(tenant.id, day)
-        tokens = price.prompt_tokens + price.output_tokens
-        vision_ms = price.vision.encode_ms
-        if tally.is_limited:
-            self._check(tally, tokens, vision_ms, now_s)
-            if tally.request_s:
-                tally.requests.take(tally.request_s, now_s)
-            if tally.token_s:
-                tally.tokens.take(tokens * tally.token_s, now_s)
-            if tally.vision_s and vision_ms:
-                tally.vision.take(vision_ms * tally.vision_s, now_s)
-        tally.concurrent += 1
-        tally.daily.new_requests += 1
-        tally.daily.new_tokens += tokens
-        return Reservation(tally, tokens, vision_ms)
+        return tally
 
     def _adopt(self, tenant: Tenant) -> _Tally:
         tally = self._tallies.get(tenant.id)
@@ -130,7 +156,7 @@ class RateLimiter:
             tally.adopt(tenant)
         return tally
 
-    def _check(self, tally: _Tally, tokens: int, vision_ms: float, now_s: float) -> None:
+    def _check_request(self, tally: _Tally, now_s: float) -> None:
         tenant = tally.tenant
         limits, burst_s = tenant.limits, tenant.burst_s
         if limits.max_concurrent is not None and tally.concurrent >= limits.max_concurrent:
@@ -144,6 +170,13 @@ class RateLimiter:
             wait_s = tally.requests.wait_s(tally.request_s, burst_s, now_s)
             if wait_s > 0.0:
                 raise _too_fast("requests", "1 request", limits.requests_per_minute, wait_s)
+        if limits.requests_per_day is not None:
+            self.daily.check(tenant, tally.day, requests=1)
+
+    def _check_price(self, tally: _Tally, price: Price, now_s: float) -> None:
+        tenant = tally.tenant
+        limits, burst_s = tenant.limits, tenant.burst_s
+        tokens, vision_ms = price.prompt_tokens + price.output_tokens, price.vision.encode_ms
         if tally.token_s:
             wait_s = tally.tokens.wait_s(tokens * tally.token_s, burst_s, now_s)
             if wait_s > 0.0:
@@ -153,8 +186,8 @@ class RateLimiter:
             if wait_s > 0.0:
                 cost = f"{vision_ms:,.0f} ms of image encoding"
                 raise _too_fast("vision", cost, limits.vision_ms_per_minute, wait_s)
-        if limits.tokens_per_day is not None or limits.requests_per_day is not None:
-            self.daily.check(tenant, tally.day, tokens)
+        if limits.tokens_per_day is not None:
+            self.daily.check(tenant, tally.day, tokens=tokens)
 
 
 def _too_fast(name: str, cost: str, per_minute: float | None, wait_s: float) -> RateLimitedError:

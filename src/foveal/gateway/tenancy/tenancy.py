@@ -61,7 +61,7 @@ class Tenancy:
         return await self._authenticator.authenticate(headers)
 
     def refuse_early(self, headers: Mapping[bytes, bytes]) -> UnauthorizedError | None:
-        """Before a body is read: the answer to a key that is missing or certainly wrong. None lets pass. Microseconds."""
+        """Before a body is read: the answer to a key that is missing, wrong or not known yet. None lets pass. Microseconds."""
         return self._authenticator.refuse_early(headers) if self._config.keys_required else None
 
     def reload(self, config: GatewayConfig) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from foveal.gateway.request.view import Endpoint
+from foveal.gateway.wire.budget import ByteBudget
 
 __all__ = ["ASGIApp", "Handler", "HeadCheck", "Headers", "Incoming", "Refusal"]
 
@@ -26,6 +27,11 @@ class Incoming(Protocol):
 
     Exactly one of `respond` or `start` .. `write`* .. `finish` answers it; calls on a vanished client are silently dropped.
     """
+
+    budget: ByteBudget | None
+    """Where the bytes of its body are reserved."""
+    reserved: int
+    """How many are given back when the handler returns. Who works on after it with the body takes them over: sets 0 here."""
 
     @property
     def endpoint(self) -> Endpoint: ...

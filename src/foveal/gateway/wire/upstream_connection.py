@@ -145,6 +145,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What the parser calls.
 
+    def on_message_begin(self) -> None:
+        if self._ended:
+            # Its rest would become part of the next request's answer, which may be another tenant's.
+            raise ValueError("a second answer to one request")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name in _FRAMING:
@@ -171,8 +176,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._has_head:
-            if self._ended:
-                raise ValueError("a second answer to one request")
             self._ended = True
             assert self._parser is not None
             # Here, since the parser forgets it once it is ready for the next message.

@@ -78,8 +78,6 @@ class PooledClient:
         self._origins: dict[str, _Origin] = {}
         self._open: set[UpstreamConnection] = set()
         self._closed = False
-        self.stale_retries = 0
-        """Requests that were sent twice because their connection had been closed by the other side."""
 
     async def send(
         self,
@@ -105,7 +103,6 @@ class PooledClient:
                 fresh = answer.received or error.timed_out or loop.time() - sent_s > self._config.stale_s
                 if fresh or self._closed:
                     raise
-                self.stale_retries += 1
             else:
                 return answer
         connection = await self._connect(origin, timeouts.connect_s)
@@ -153,6 +150,9 @@ class PooledClient:
     async def _connect(self, origin: _Origin, connect_s: float) -> UpstreamConnection:
         if self._closed:
             raise UpstreamError("the client is closed", "connect")
+        if origin.secure and self._ssl is None:
+            # Once: it reads and parses all of the system's certificates.
+            self._ssl = ssl.create_default_context()
         loop = asyncio.get_running_loop()
 
         def free(connection: UpstreamConnection) -> None:
@@ -173,7 +173,7 @@ class PooledClient:
                     lambda: UpstreamConnection(loop, origin.name, free, lost),
                     origin.host,
                     origin.port,
-                    ssl=(self._ssl or _default_tls()) if origin.secure else None,
+                    ssl=self._ssl if origin.secure else None,
                     server_hostname=origin.host if origin.secure else None,
                 )
         except TimeoutError:
@@ -204,10 +204,6 @@ def _request_head(prefix: bytes, headers: Sequence[tuple[bytes, bytes]], body: S
     if head.count(b"\n") != len(lines) + 4:
         raise ValueError("a header field for the backend holds a line break")
     return head
-
-
-def _default_tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
 
 
 def _prepare_socket(transport: asyncio.BaseTransport, unacknowledged_ms: int) -> None:

@@ -21,6 +21,7 @@ from yarl import URL
 from foveal.core.errors import ForbiddenUrlError, ImageFetchError, PayloadTooLargeError
 from foveal.protocol.remote_image.address_policy import is_public_address
 from foveal.protocol.remote_image.fetch_config import FetchConfig
+from foveal.protocol.remote_image.system_resolver import SystemResolver
 
 __all__ = ["ImageFetcher", "Resolve", "system_resolve"]
 
@@ -37,10 +38,8 @@ class Resolve(Protocol):
     async def __call__(self, host: str, port: int) -> list[str]: ...
 
 
-async def system_resolve(host: str, port: int) -> list[str]:
-    """The operating system's resolver, in its thread pool."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+system_resolve: Resolve = SystemResolver()
+"""One for the process: a reload makes new fetchers, but no new threads."""
 
 
 class ImageFetcher:

@@ -106,6 +106,27 @@ async def test_one_tenant_cannot_fill_the_file(tmp_path: Path) -> None:
     await cache.close()
 
 
+async def test_what_the_budget_drops_from_the_disk_is_counted_and_remembered_no_more(tmp_path: Path) -> None:
+    cache = await opened(tmp_path, ManualClock())
+    assert cache.disk is not None
+    for number in range(60):
+        put(cache, b"%d" % number, body=b"x" * 50_000)
+    await cache.disk.get(b"59", "a", 0.0)  # all that was put before is written by then
+    assert cache.disk.num_bytes <= MIB
+    assert not cache.disk.has(b"0")
+    assert cache.disk.has(b"59")
+    await cache.close()
+
+
+async def test_a_cache_that_a_reload_turns_on_uses_the_disk_at_once(tmp_path: Path) -> None:
+    cache = await opened(tmp_path, ManualClock(), enabled=False)
+    cache.reload(CacheConfig(disk_bytes=MIB))
+    assert cache.disk is not None
+    put(cache)
+    assert cache.disk.has(KEY)
+    await cache.close()
+
+
 async def test_a_damaged_file_is_replaced_and_never_an_error(tmp_path: Path) -> None:
     (tmp_path / "gateway-answers.db").write_bytes(b"garbage" * 1000)
     cache = await opened(tmp_path, ManualClock())

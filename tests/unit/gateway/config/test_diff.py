@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
 from foveal.gateway.config.diff import diff
 from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.config.load import parse_config
 from foveal.gateway.config.problems import shown
+from foveal.gateway.config.telemetry import LoggingConfig, MetricsConfig, TracingConfig
+from foveal.gateway.config.traffic import UpstreamTlsConfig
 
 BEFORE = """
 models:
@@ -50,19 +58,27 @@ def test_secrets_are_not_shown() -> None:
     assert "secret" not in found
 
 
-def test_backends_are_told_apart_by_id() -> None:
-    after = BEFORE.replace("http://h:2", "http://h:3").replace("first-secret", "other-secret")
-    found = diff(parsed(BEFORE), parsed(after))
-    assert found.added_backends == ("h:3",)
-    assert found.removed_backends == ("h:2",)
-    assert found.changed_backends == ("h:1",)
-
-
 def test_added_and_removed_tenants_are_named() -> None:
     assert [c.split(":")[0] for c in changed(("tenants: {t: {weight: 1}}", "tenants: {u: {weight: 1}}"))] == [
         "tenants.t",
         "tenants.u",
     ]
+
+
+@pytest.mark.parametrize(
+    ("part", "place"),
+    [
+        (UpstreamTlsConfig(ca=Path("ca.pem")), "upstream_tls.ca"),
+        (TracingConfig(sample_ratio=0.5), "tracing.sample_ratio"),
+        (MetricsConfig(max_tenant_labels=5), "metrics.max_tenant_labels"),
+        (LoggingConfig(level="debug", access=False), "logging.level"),
+        (LoggingConfig(format="text", slow_request_s=1.0), "logging.format"),
+    ],
+)
+def test_what_only_the_start_sets_up_waits_for_a_restart(part: Any, place: str) -> None:
+    before = parsed(BEFORE)
+    found = diff(before, replace(before, **{place.split(".")[0]: part}))
+    assert [shown(change.place) for change in found.needs_restart] == [place]
 
 
 def test_sockets_and_the_state_file_wait_for_a_restart_and_the_rest_does_not() -> None:

@@ -142,13 +142,6 @@ def test_before_anything_is_known_one_slot_is_kept() -> None:
     assert Headroom(HeadroomConfig(), 0.0).slots(3, 0.0) == 0
 
 
-def test_it_says_when_the_promise_needs_more_slots() -> None:
-    headroom = Headroom(HeadroomConfig(), 0.0)
-    now_s = measured(headroom, urgent_per_s=0.6, service_s=2.0, num_slots=4)
-    assert headroom.expected_miss(4, 1, now_s) > 0.2
-    assert headroom.expected_miss(9, 5, now_s) < 0.01
-
-
 @pytest.mark.parametrize("settings", [{"miss_fraction": 0.0}, {"safety": 1.5}, {"max_fraction": 1.0}])
 def test_settings_that_cannot_work_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="headroom"):

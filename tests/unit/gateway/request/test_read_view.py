@@ -174,6 +174,7 @@ def test_the_name_of_a_model_may_stand_anywhere_else_too() -> None:
         (b'{"model":"m"}', "messages is missing", "messages"),
         (b'{"model":1,"messages":[]}', "model must be a string", "model"),
         (b'{"model":"\xff","messages":[]}', "model must be a string", "model"),
+        (b'{"model":"m","messages":[],"priority":"\xff"}', "priority must be", "priority"),
         (_chat(stream="yes"), "stream", "stream"),
         (_chat(n=1.5), "n:", "n"),
         (_chat(temperature="hot"), "temperature", "temperature"),
@@ -188,6 +189,14 @@ def test_a_bad_request_is_refused_with_its_field(body: bytes, says: str, param: 
     with pytest.raises(InvalidRequestError, match=says.replace("[", r"\[")) as caught:
         _view(body)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize("n", [-1, 0, 17, 1 << 63])
+def test_more_answers_than_the_engine_gives_are_refused_before_they_have_a_price(n: int) -> None:
+    with pytest.raises(InvalidRequestError, match="n: expected") as caught:
+        _view(_chat(n=n))
+    assert caught.value.param == "n"
+    assert _view(_chat(n=16)).num_choices == 16
 
 
 def test_a_request_may_leave_the_model_to_the_gateway() -> None:

@@ -59,10 +59,10 @@ class Setting:
             RemoteImagesConfig(**config), limits or RequestLimits(), self.web, self.clock.now_s, self.outcomes.append
         )
 
-    async def resolve(self, *urls: str, part: str = "image_url") -> tuple[bytes, ResolvedImages]:
+    async def resolve(self, *urls: str, part: str = "image_url", tenant: str = "a") -> tuple[bytes, ResolvedImages]:
         content = [{"type": part, part: {"url": url}} for url in urls]
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": content}]}).encode()
-        return body, await self.images.resolve(read_view(body, {}, "chat"), body, self.budget)
+        return body, await self.images.resolve(read_view(body, {}, "chat"), body, self.budget, tenant)
 
 
 def _forwarded(body: bytes, resolved: ResolvedImages) -> list[str]:
@@ -119,6 +119,15 @@ async def test_requests_at_the_same_time_share_one_download_even_if_one_leaves()
     _, resolved = await staying
     assert resolved.view.images[0].width == 40
     assert setting.web.fetched == ["http://web/red.png"]
+
+
+async def test_a_tenant_cannot_tell_by_time_what_another_one_fetched() -> None:
+    setting = Setting()
+    await asyncio.gather(*[setting.resolve("http://web/red.png", tenant=tenant) for tenant in "ab"])
+    await setting.resolve("http://web/red.png", tenant="c")
+    await setting.resolve("http://web/red.png", tenant="a")
+
+    assert setting.outcomes == ["fetched", "fetched", "fetched", "cached"]
 
 
 async def test_kept_images_stay_within_their_budget() -> None:
@@ -186,6 +195,22 @@ async def test_without_room_the_request_is_told_to_come_back() -> None:
     assert setting.budget.used == 0
 
 
+async def test_an_image_counts_as_bytes_in_flight_while_the_others_are_still_on_their_way() -> None:
+    setting = Setting()
+    await setting.resolve("http://web/red.png")
+    setting.budget = ByteBudget(1 << 20)
+    setting.web.gate.clear()
+    resolving = asyncio.ensure_future(setting.resolve("http://web/red.png", "http://web/blue.png"))
+    while len(setting.web.fetched) < 2:
+        await asyncio.sleep(0)
+
+    assert setting.budget.used == len(data_url(RED))
+
+    resolving.cancel()
+    await asyncio.gather(resolving, return_exceptions=True)
+    assert setting.budget.used == 0
+
+
 async def test_a_failed_download_is_tried_again_next_time() -> None:
     setting = Setting(Web({"http://web/x": ImageFetchError("gone", param="p")}))
     with pytest.raises(ImageFetchError):
@@ -213,7 +238,7 @@ async def _resolve(images: RemoteImages, url: str) -> ResolvedImages:
     body = json.dumps(
         {"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]}
     ).encode()
-    return await images.resolve(read_view(body, {}, "chat"), body, ByteBudget(1 << 20))
+    return await images.resolve(read_view(body, {}, "chat"), body, ByteBudget(1 << 20), "a")
 
 
 @pytest.mark.parametrize(

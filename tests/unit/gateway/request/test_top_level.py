@@ -41,6 +41,12 @@ def test_the_last_of_equal_names_counts() -> None:
     assert text[slice(*top_level_spans(text)["a"])] == b"22"
 
 
+@pytest.mark.parametrize("name", [b"\xff", b"\\q", b"\\ud800\\u0041\\uzzzz"])
+def test_a_name_that_is_no_text_is_refused(name: bytes) -> None:
+    with pytest.raises(InvalidRequestError, match="field's name"):
+        top_level_spans(b'{"%b":1,"model":"m"}' % name)
+
+
 def test_lists_of_token_ids_are_walked_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(top_level, "_MOST_TOKENS", 20)
     text = json.dumps({"prompt": [list(range(1000))] * 2, "model": "m"}).encode()

@@ -116,6 +116,14 @@ async def test_a_backend_that_comes_into_service_lets_in_who_waits() -> None:
     assert (await waiting).backend.id == "b0"
 
 
+async def test_nobody_queues_for_a_model_that_a_reload_took_away() -> None:
+    room = Room(1)
+    room.pool.update([], 1.0)
+    with pytest.raises(BackendUnavailableError, match="model vlm was just taken out of service"):
+        await asyncio.wait_for(room.seats.take(make_call(), 10.0), 30.0)
+    assert room.seats.num_waiting == 0
+
+
 async def test_a_full_queue_refuses_the_least_urgent() -> None:
     room = Room(1, queue=QueueConfig(max_requests=1))
     await room.seats.take(make_call(), 10.0)

@@ -39,9 +39,9 @@ def test_ranges_that_overlap_are_refused() -> None:
         spliced(b"abcdef", [Splice(0, 2, b""), Splice(1, 3, b"")])
 
 
-@given(st.text(), st.text())
-def test_a_name_is_replaced_and_a_field_added_whatever_they_hold(name: str, salt: str) -> None:
-    body = b' {"model":"a","n":1}'
+@given(st.text(), st.text(), st.sampled_from((0, 1, 64, 1000)))
+def test_a_name_is_replaced_and_a_field_added_whatever_they_hold(name: str, salt: str, num_blanks: int) -> None:
+    body = b" " * num_blanks + b'{"model":"a","n":1}'
     start = body.index(b'"a"') + 1
     parts = spliced(body, [Splice(start, start + 1, json_text(name)), inserted_field(body, "cache_salt", salt)])
     assert json.loads(b"".join(parts)) == {"cache_salt": salt, "model": name, "n": 1}

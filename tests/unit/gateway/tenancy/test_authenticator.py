@@ -252,20 +252,52 @@ async def test_too_many_new_keys_at_once_are_told_to_come_back(gate: Gate, monke
     assert await gate.ask(second.text) is ACME
 
 
-async def test_the_look_before_the_body_refuses_what_is_certainly_wrong_and_nothing_else(gate: Gate) -> None:
-    known, unseen = await gate.create(), await gate.create()
-    check = gate.authenticator.refuse_early
-    await gate.ask(known.text)
-    wrong = {b"authorization": b"Bearer fvl_000000000000_x"}
-    assert check(wrong) is None, "it may have been made a moment ago: the full check reads the file"
-    for _ in range(10):
-        await gate.refused("fvl_000000000000_x")
-    assert isinstance(check(wrong), UnauthorizedError)
-    assert isinstance(check({}), UnauthorizedError)
-    for text in (known.text, unseen.text):
-        assert check({b"authorization": b"Bearer " + text.encode()}) is None
-    gate.clock.advance(1.0)
-    assert check(wrong) is None
+def early(gate: Gate, text: str, length: bytes = b"67108864") -> UnauthorizedError | None:
+    headers = {b"authorization": b"Bearer " + text.encode(), b"content-length": length}
+    return gate.authenticator.refuse_early(headers)
+
+
+async def test_the_look_before_the_body_lets_only_known_keys_pass(gate: Gate) -> None:
+    used, unused = await gate.create(), await gate.create()
+    await gate.ask(used.text)
+    guess = wrong_secret_with_the_right_hint(unused)
+    assert isinstance(gate.authenticator.refuse_early({}), UnauthorizedError)
+    assert isinstance(early(gate, "fvl_000000000000_x"), UnauthorizedError)
+    for text in (used.text, unused.text, guess):
+        assert early(gate, text) is None
+    await gate.refused(guess)
+    assert isinstance(early(gate, guess), UnauthorizedError), "it is remembered as wrong"
+
+
+async def test_a_key_made_a_moment_ago_may_send_a_small_body_at_once(gate: Gate) -> None:
+    await gate.authenticator.refresh()
+    key = await gate.create()
+    assert early(gate, key.text, length=b"900") is None
+    await gate.ask(key.text)
+
+
+async def test_with_a_large_body_it_is_refused_once_and_passes_when_the_file_was_read(gate: Gate) -> None:
+    await gate.authenticator.refresh()
+    key = await gate.create()
+    for length in (b"67108864", b"9" * 5000, b""):
+        assert isinstance(early(gate, key.text, length), UnauthorizedError)
+    await asyncio.sleep(0)  # the refusal began a look at the file,
+    await gate.database.flush()  # which is over when this is
+    await asyncio.sleep(0)
+    assert early(gate, key.text) is None
+
+
+async def test_a_flood_of_wrong_keys_that_never_send_their_body_reads_the_file_four_times_a_second(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    real = KeyStore.generation
+    monkeypatch.setattr(KeyStore, "generation", lambda store: reads.append(1) or real(store))
+    for _ in range(1000):
+        assert isinstance(early(gate, "fvl_000000000000_x"), UnauthorizedError)
+        await gate.database.flush()
+        gate.clock.advance(0.01)
+    assert 40 <= len(reads) <= 44
 
 
 async def test_a_key_revoked_while_the_body_is_read_is_refused_after_it(gate: Gate) -> None:

@@ -197,6 +197,44 @@ def test_a_refused_request_has_taken_nothing(database: StateDatabase) -> None:
     assert limiter.daily.used("a", limiter.daily.today()) == (2, 120)
 
 
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"requests_per_minute": 6}, "requests"),
+        ({"max_concurrent": 1}, "concurrency"),
+        ({"requests_per_day": 1}, "daily_requests"),
+    ],
+)
+def test_some_limits_need_no_price(database: StateDatabase, limits: dict[str, float], name: str) -> None:
+    limiter, who = limiter_of(database), tenant(**limits)
+    entered = limiter.enter(who, 0.0)
+    with pytest.raises(RateLimitedError) as caught:
+        limiter.enter(who, 0.0)
+    assert caught.value.limit == name
+    limiter.charge(entered, price(60), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"tokens_per_minute": 600}, "tokens"),
+        ({"vision_ms_per_minute": 60}, "vision"),
+        ({"tokens_per_day": 100}, "daily_tokens"),
+    ],
+)
+def test_a_request_that_is_priced_later_pays_the_same_and_stays_counted_when_refused(
+    database: StateDatabase, limits: dict[str, float], name: str
+) -> None:
+    limiter, who, one = limiter_of(database), tenant(**limits), price(100, vision_ms=10.0)
+    limiter.charge(limiter.enter(who, 0.0), one, 0.0)
+    entered = limiter.enter(who, 0.0)
+    with pytest.raises(RateLimitedError) as caught:
+        limiter.charge(entered, one, 0.0)
+    entered.release()
+    assert caught.value.limit == name
+    assert limiter.daily.used("a", limiter.daily.today()) == (2, 100)
+
+
 def test_a_request_that_never_ran_gives_back_tokens_but_stays_counted(database: StateDatabase) -> None:
     limiter = limiter_of(database)
     limiter.reserve(tenant(), price(60), 0.0).release()

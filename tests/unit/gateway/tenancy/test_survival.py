@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foveal.core.clock import ManualClock
-from foveal.core.errors import RateLimitedError, UnauthorizedError
+from foveal.core.errors import OverloadedError, RateLimitedError, UnauthorizedError
 from foveal.gateway.config.gateway import GatewayConfig
 from foveal.gateway.config.load import parse_config
 from foveal.gateway.pricing.price import Price
@@ -88,15 +88,21 @@ async def test_a_reload_changes_tenants_and_the_admin_key_at_once(tmp_path: Path
     await tenancy.close()
 
 
+@pytest.mark.parametrize(
+    "error", [sqlite3.OperationalError("database or disk is full"), OverflowError("too large to convert to INTEGER")]
+)
 async def test_usage_that_cannot_be_written_is_kept_and_written_later(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
     database = StateDatabase(None, MIGRATIONS)
     daily = DailyUsage(database, lambda: NOON)
     day = daily.today()
     add(daily, 1, 10)
     with monkeypatch.context() as patch:
-        patch.setattr("foveal.gateway.tenancy.daily_usage._write", _disk_full)
+        patch.setattr("foveal.gateway.tenancy.daily_usage._write", fail)
         await daily.flush()
         assert daily.used("a", day) == (1, 10)
         add(daily, 1, 5)
@@ -115,8 +121,12 @@ def add(daily: DailyUsage, requests: int, tokens: int) -> None:
     count.new_tokens += tokens
 
 
-def _disk_full(*_: object) -> None:
-    raise sqlite3.OperationalError("database or disk is full")
+async def test_feedback_that_cannot_be_recorded_is_not_said_to_be() -> None:
+    database = StateDatabase(None, MIGRATIONS)
+    store = FeedbackStore(database)
+    database.close()
+    with pytest.raises(OverloadedError):
+        store.add("acme", "r1", 1.0, "", 1.0)
 
 
 async def test_feedback_is_tied_to_who_got_the_answer_and_the_last_word_counts() -> None:
@@ -127,9 +137,7 @@ async def test_feedback_is_tied_to_who_got_the_answer_and_the_last_word_counts()
     assert store.add("acme", "r1", 1.0, "", 1.0).origin == origin
     store.add("acme", "r1", -0.5, "after all not", 2.0)
     assert store.add("other", "r1", 1.0, "", 3.0).origin is None, "another tenant's request is not his to judge"
-    summary = await store.summary("m", "2")
-    assert (summary.count, summary.mean_score, summary.num_bad) == (1, -0.5, 1)
-    assert [found.tenant for found in await store.latest()] == ["other", "acme"]
+    assert [(found.tenant, found.score) for found in await store.latest()] == [("other", 1.0), ("acme", -0.5)]
     assert len(await store.latest(tenant="acme")) == 1
     with pytest.raises(ValueError, match="between -1"):
         store.add("acme", "r1", 7.0, "", 4.0)

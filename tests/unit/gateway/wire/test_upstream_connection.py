@@ -143,10 +143,11 @@ async def test_garbage_is_an_error_of_the_protocol(data: bytes) -> None:
     assert line.free == 0
 
 
-async def test_a_second_answer_to_one_request_is_refused() -> None:
+@pytest.mark.parametrize("size", [1, 11, -2, len(WHOLE)])
+async def test_a_second_answer_to_one_request_is_refused_however_little_of_it_came(size: int) -> None:
     line = Line()
     answer = line.send()
-    line.socket.feed(WHOLE + WHOLE)
+    line.socket.feed(WHOLE + WHOLE[:size])
     assert line.free == 0
     assert line.socket.aborted
     with pytest.raises(UpstreamError):
