@@ -46,7 +46,11 @@ async def served_by(session: aiohttp.ClientSession, **fields: Any) -> tuple[str,
         assert response.status == 200
         await response.read()
         headers = response.headers
-        return headers["X-Backend"], headers.get("X-Foveal-Served-Model", ""), headers.get("X-Foveal-Fallback", "")
+        return (
+            headers.get("X-Backend", ""),
+            headers.get("X-Foveal-Served-Model", ""),
+            headers.get("X-Foveal-Fallback", ""),
+        )
 
 
 async def test_the_fallback_answers_while_the_model_is_down_and_says_so(big: FakeBackend, small: FakeBackend) -> None:
@@ -92,6 +96,8 @@ async def test_simple_requests_go_to_the_small_model_by_rule(big: FakeBackend, s
     config = two_models(big, small, model={"smart": rules})
     async with running_gateway(config) as running, aiohttp.ClientSession(running.url) as session:
         assert await served_by(session, max_tokens=8) == ("small", "tiny", "")
+        for _ in ("fresh", "kept"):
+            assert (await served_by(session, max_tokens=8, temperature=0))[1] == "tiny"
         assert (await served_by(session, max_tokens=800))[0] == "big"
 
 

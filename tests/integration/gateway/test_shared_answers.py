@@ -44,6 +44,18 @@ async def test_the_second_of_two_equal_deterministic_requests_is_answered_withou
     assert running.count("success") == 2
 
 
+async def test_feedback_on_a_kept_answer_is_tied_to_who_gave_it(backend: FakeBackend, tmp_path: Path) -> None:
+    config = gateway_config([backend], state=tmp_path / "state.db", cache=CacheConfig(disk_bytes=1 << 24))
+    for expected in ("", "hit"):  # the second time from the disk, by another process
+        async with running_gateway(config) as running, aiohttp.ClientSession(running.url) as session:
+            async with session.post("/v1/chat/completions", json=ask(temperature=0)) as response:
+                assert response.headers.get("X-Foveal-Cache", "") == expected
+                request_id = response.headers["X-Request-Id"]
+                await response.read()
+            async with session.post("/v1/feedback", json={"request_id": request_id, "score": 1}) as response:
+                assert (await response.json())["known"]
+
+
 async def test_a_request_that_draws_at_random_is_asked_each_time(backend: FakeBackend) -> None:
     async with running_gateway(gateway_config([backend])) as running, aiohttp.ClientSession(running.url) as session:
         for _ in range(2):

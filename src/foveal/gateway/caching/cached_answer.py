@@ -21,8 +21,8 @@ class CachedAnswer:
     """Seconds since 1970 (UTC)."""
     prompt_tokens: int = 0
     output_tokens: int = 0
-    origin: str = ""
-    """Model, version and backend that gave it, for the response header."""
+    origin: tuple[str, str, str] = ("", "", "")
+    """Model, version and backend that gave it: feedback on it is theirs."""
 
     @property
     def num_bytes(self) -> int:

@@ -31,6 +31,7 @@ CREATE TABLE answers (
 CREATE INDEX answers_by_use ON answers (used_at, size);
 CREATE INDEX answers_by_tenant ON answers (tenant, used_at, size);
 """,
+    "DELETE FROM answers;",  # origin was one line, now it is three
 )
 _MAX_ENTRIES = 500_000
 _MAX_PENDING = 500
@@ -152,7 +153,9 @@ def _read(connection: sqlite3.Connection, key: bytes, tenant: str, now: float) -
     if row is None:
         return None
     connection.execute("UPDATE answers SET used_at = ? WHERE key = ?", (now, key))
-    return CachedAnswer(*row)
+    owner, body, content_type, stored_at, prompt_tokens, output_tokens, origin = row
+    model, version, backend = origin.split("\n")
+    return CachedAnswer(owner, body, content_type, stored_at, prompt_tokens, output_tokens, (model, version, backend))
 
 
 def _write(connection: sqlite3.Connection, key: bytes, answer: CachedAnswer, now: float) -> None:
@@ -167,7 +170,7 @@ def _write(connection: sqlite3.Connection, key: bytes, answer: CachedAnswer, now
             now,
             answer.prompt_tokens,
             answer.output_tokens,
-            answer.origin,
+            "\n".join(answer.origin),
             answer.num_bytes,
             answer.body,
         ),

@@ -58,7 +58,7 @@ class ResponseCache:
         *,
         prompt_tokens: int = 0,
         output_tokens: int = 0,
-        origin: str = "",
+        origin: tuple[str, str, str] = ("", "", ""),
     ) -> bool:
         """Keeps a complete, successful answer that no fallback gave. False if it is too large or caching is off."""
         if not self._config.enabled or len(body) > self._config.max_answer_bytes:

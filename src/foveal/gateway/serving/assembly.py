@@ -10,6 +10,7 @@ from foveal.core.clock import Clock
 from foveal.core.errors import OverloadedError
 from foveal.core.in_flight import InFlight
 from foveal.gateway.backends.pool import BackendPool
+from foveal.gateway.backends.supplier import StaticReplicas
 from foveal.gateway.caching.response_cache import ResponseCache
 from foveal.gateway.caching.single_flight import SingleFlight
 from foveal.gateway.config.gateway import GatewayConfig
@@ -61,6 +62,8 @@ class Assembly:
         self._budget = budget
         self._policies: dict[str, RoutingPolicy] = {}
         self.pool = BackendPool(config.health, config.headroom)
+        self._replicas = StaticReplicas(())
+        self._replicas.subscribe(lambda specs: self.pool.update(specs, clock.now_s()))
         self.dispatcher = Dispatcher(self.pool, self._policies.__getitem__, config.queue, clock.now_s())
         self.metrics = GatewayMetrics(read_snapshot, clock.now_s, config.metrics.max_tenant_labels)
         self.seats = Seats(self.pool, self.dispatcher, clock, self._on_shed)
@@ -159,7 +162,7 @@ class Assembly:
     def _use_backends(self, config: GatewayConfig) -> None:
         for name, model in config.models.items():
             self._policies[name] = make_policy(model.routing)
-        self.pool.update(config.backends, self._clock.now_s())
+        self._replicas.replace(config.backends)
         for name, model in config.models.items():
             versions = model.all_versions
             self.pool.set_weights(name, {v.version: v.weight for v in versions} if len(versions) > 1 else {})

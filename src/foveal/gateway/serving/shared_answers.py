@@ -16,6 +16,7 @@ from foveal.gateway.serving.delivery import Sink
 from foveal.gateway.serving.headers import answer_headers
 from foveal.gateway.serving.intake import Admitted
 from foveal.gateway.serving.parts import Parts
+from foveal.gateway.tenancy.feedback import AnswerOrigin
 from foveal.gateway.wire.incoming import Incoming
 from foveal.observability.exchange_record import ExchangeRecord
 from foveal.observability.waterfall import Waterfall
@@ -68,7 +69,7 @@ class SharedAnswers:
             kept = await self._cache.find(key, call.tenant.id)
             waterfall.mark("cache")
             if kept is not None:
-                _respond_kept(incoming, admitted, kept, record, waterfall)
+                _respond_kept(parts, incoming, admitted, kept, record, waterfall)
                 return
         record.cache = "miss"
         if not use.read or self._flights is None:
@@ -109,7 +110,7 @@ class SharedAnswers:
                 copy.content_type,
                 prompt_tokens=record.prompt_tokens,
                 output_tokens=record.completion_tokens,
-                origin=f"{spec.model} {spec.version} {spec.id}",
+                origin=(spec.model, spec.version, spec.id),
             )
 
 
@@ -163,11 +164,19 @@ class _Copy:
 
 
 def _respond_kept(
-    incoming: Incoming, admitted: Admitted, kept: CachedAnswer, record: ExchangeRecord, waterfall: Waterfall
+    parts: Parts,
+    incoming: Incoming,
+    admitted: Admitted,
+    kept: CachedAnswer,
+    record: ExchangeRecord,
+    waterfall: Waterfall,
 ) -> None:
     admitted.reservation.settle(0, 0, 0.0)
+    parts.tenancy.feedback.remember(admitted.call.tenant.id, record.request_id, AnswerOrigin(*kept.origin))
     headers = [(b"content-type", kept.content_type)]
     extra = [(b"x-foveal-cache", b"hit"), (b"server-timing", waterfall.server_timing())]
+    if record.served_model:
+        extra.append((b"x-foveal-served-model", admitted.call.model.encode()))
     incoming.respond(200, answer_headers(headers, admitted.call.request_id, extra), kept.body)
     record.cache, record.status, record.outcome, record.code = "hit", 200, "success", ""
 

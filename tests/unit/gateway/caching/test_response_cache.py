@@ -23,7 +23,7 @@ async def opened(directory: Path, wall: ManualClock, **settings: float) -> Respo
 
 
 def put(cache: ResponseCache, key: bytes = KEY, tenant: str = "a", body: bytes = b"{}") -> bool:
-    return cache.put(key, tenant, body, b"application/json", prompt_tokens=3, output_tokens=4, origin="m/1/b")
+    return cache.put(key, tenant, body, b"application/json", prompt_tokens=3, output_tokens=4, origin=("m", "1", "b"))
 
 
 async def test_an_answer_survives_a_restart_with_all_that_is_known_of_it(tmp_path: Path) -> None:
