@@ -34,8 +34,8 @@ class Duel:
 
 
 PERPLEXITY_ERROR = 0.0025
-"""Half the 95 % interval of what INT8 does to the perplexity of 32,000 tokens (`foveal prove`: +0.35 to +0.81 %); a peer's quality
-is measured on a thousand, where chance does more. A smaller difference is nobody's merit."""
+"""Half the 95 % interval of what INT8 does to the perplexity of 32,000 tokens (`foveal prove`: +0.35 to +0.81 %). A peer's
+quality is measured on a thousand, where chance does more: a smaller difference is nobody's merit."""
 
 
 class PeerReport:
