@@ -24,6 +24,7 @@ from roofline import bandwidth, packed, seconds
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from harness.record import write_result
 
+from foveal.engine.execution.sampling.draw import HEAD_WINDOW, MAX_HEAD
 from foveal.kernels.attention_batch import AttentionBatch, KVCache
 from foveal.kernels.native.extension import require_native
 from foveal.kernels.native.kv_pool import NativePool, step_arrays
@@ -57,7 +58,7 @@ def sampling(name: str, temperature: float, top_k: int, top_p: float, logits: np
     counts = np.ones(rows, dtype=np.int32)
     return Case(
         f"draw {name}, {rows} rows of {vocab:,}",
-        lambda: draw_rows(logits, filters, keys, counts, hashed_ids, window=8.0, most=4096, threads=threads),
+        lambda: draw_rows(logits, filters, keys, counts, hashed_ids, window=HEAD_WINDOW, most=MAX_HEAD, threads=threads),
         logits.nbytes,
     )
 
@@ -92,7 +93,7 @@ def attention(name: str, requests: list[tuple[int, int]], dtype: str, threads: i
 
 def cases(threads: int) -> list[Case]:
     kernels = require_native()
-    # Some hundreds of tokens within 8 nats of the best, as a language model has.
+    # Some hundreds of tokens within the window, as a language model has.
     logits = 4 * torch.randn(64, VOCAB, generator=torch.Generator().manual_seed(0)).numpy()
     x = torch.randn(32_768, WIDTH).numpy()
     y, weight = np.empty_like(x), np.ones(WIDTH, dtype=np.float32)

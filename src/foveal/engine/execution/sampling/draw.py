@@ -35,8 +35,8 @@ from foveal.kernels.row_draw import RowFilters, draw_rows
 
 __all__ = ["GumbelDraw"]
 
-HEAD_WINDOW = 8.0
-"""Nats below the best logit: tokens outside are at most 1/2981 as likely as the best."""
+HEAD_WINDOW = 6.0
+"""Nats below the best logit: tokens outside are at most 1/403 as likely as the best."""
 
 MAX_HEAD = 4096
 """A head larger than this (a nearly flat distribution) ..."""

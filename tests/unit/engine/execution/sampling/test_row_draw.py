@@ -89,7 +89,7 @@ def test_a_row_yields_what_the_matrix_yields(
 
 @pytest.mark.usefixtures("instruction_set")
 def test_usual_rows_need_no_second_look() -> None:
-    # As peaked as a language model's: a few hundred tokens within 8 nats.
+    # As peaked as a language model's: a few hundred tokens within the window.
     some = SamplingParams(temperature=0.7, top_p=0.9), SamplingParams(temperature=0.7, top_k=40, top_p=0.9)
     assert None not in _draw(_logits(2, 2.0, 1), *some)
 
