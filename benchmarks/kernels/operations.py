@@ -58,7 +58,9 @@ def sampling(name: str, temperature: float, top_k: int, top_p: float, logits: np
     counts = np.ones(rows, dtype=np.int32)
     return Case(
         f"draw {name}, {rows} rows of {vocab:,}",
-        lambda: draw_rows(logits, filters, keys, counts, hashed_ids, window=HEAD_WINDOW, most=MAX_HEAD, threads=threads),
+        lambda: draw_rows(
+            logits, filters, keys, counts, hashed_ids, window=HEAD_WINDOW, most=MAX_HEAD, threads=threads
+        ),
         logits.nbytes,
     )
 
