@@ -33,11 +33,6 @@ class Duel:
         )
 
 
-PERPLEXITY_ERROR = 0.0025
-"""Half the 95 % interval of what INT8 does to the perplexity of 32,000 tokens (`foveal prove`: +0.35 to +0.81 %). A peer's
-quality is measured on a thousand, where chance does more: a smaller difference is nobody's merit."""
-
-
 class PeerReport:
     """One model's part of the file."""
 
@@ -111,11 +106,7 @@ class PeerReport:
         values = [(self._rows[name]["quality"] or {}).get(measure) for name in (ours, theirs)]
         if None in values:
             return f"unknown ({measure} {values[0]} and {values[1]})"
-        if values[0] <= values[1]:
-            verdict = "not worse"
-        else:
-            chance = measure == "perplexity_ratio" and values[0] <= values[1] + PERPLEXITY_ERROR
-            verdict = "equal but for chance" if chance else "worse"
+        verdict = "not worse" if values[0] <= values[1] else "worse"
         return f"{verdict} ({measure} {values[0]:.4f} against {values[1]:.4f})"
 
 
